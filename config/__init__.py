@@ -1,0 +1,1 @@
+"""Settings, wiring and local services. Nothing of the domain."""

@@ -1,0 +1,12 @@
+"""The project's own app: commands of the whole, the page frame, translations."""
+
+from django.apps import AppConfig
+
+
+class ProjectConfig(AppConfig):
+    name = "config"
+    label = "config"
+    verbose_name = "Tokenpack"
+
+    def ready(self) -> None:
+        import config.celery  # noqa: F401 (makes it the app that shared tasks go to)
