@@ -140,7 +140,7 @@ class Order(models.Model):
 
 
 class Charge(models.Model):
-    """Something owed (or, negative, credited) that goes on the invoice of its cycle. Append-only."""
+    """Something owed (negative: credited) that goes on the invoice of its cycle. Append-only."""
 
     class Kind(models.TextChoices):
         FEE = "fee", _("Monthly fee")
