@@ -1,4 +1,4 @@
-"""Who pays and who uses: accounts, subscribers, their numbers, users, keys and outgoing messages."""
+"""Who pays and who uses: accounts, subscribers, numbers, users, keys and outgoing messages."""
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.constraints import ExclusionConstraint
@@ -138,13 +138,16 @@ class SubscriberTransition(models.Model):
     class Meta:
         verbose_name = _("subscriber transition")
         verbose_name_plural = _("subscriber transitions")
+        constraints = [
+            models.CheckConstraint(name="subscriber_transition_has_actor", condition=~Q(actor="")),
+        ]
 
     def __str__(self) -> str:
         return f"{self.subscriber_id}: {self.from_state} -> {self.to_state}"
 
 
 class ApiKey(models.Model):
-    """A bearer secret, stored as a hash. The owner is a subscriber, a user, or (in usage) a node."""
+    """A bearer secret, stored as a hash. Its owner: a subscriber, a user, or (in usage) a node."""
 
     class Kind(models.TextChoices):
         NODE = "node", _("Node")
