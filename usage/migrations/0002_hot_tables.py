@@ -1,6 +1,5 @@
 """The hot tables: partitioned where Django cannot say so, with the sequences that number them."""
 
-import django.db.models
 from django.db import migrations, models
 
 EVENT_SQL = """

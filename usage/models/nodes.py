@@ -27,6 +27,10 @@ class Node(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def owns(self, source: str) -> bool:
+        """Whether this node may report for a source: one of its own, or below one of them."""
+        return any(source == own or source.startswith(f"{own}/") for own in self.sources)
+
 
 class NodeKey(models.Model):
     """A key of a node; a node may hold two while one is being replaced."""
@@ -58,7 +62,7 @@ class InferenceModel(models.Model):
 
 
 class Weight(models.Model):
-    """Standard tokens per raw token of a model, in thousandths, during [valid_from, valid_until)."""
+    """Standard tokens per raw token of a model, in thousandths, in [valid_from, valid_until)."""
 
     model = models.ForeignKey(InferenceModel, models.PROTECT, related_name="weights")
     input_milli = models.PositiveIntegerField()

@@ -1,0 +1,166 @@
+"""Charging profiles, buckets and the ledger: looked at only. A correction is a further entry."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from unfold.contrib.filters.admin import RangeDateTimeFilter
+from unfold.decorators import display
+
+from accounts.admin.subscribers import SubscriberAdmin
+from accounts.models import NumberAssignment
+from config.admin import ReadOnlyAdmin, ReadOnlyInline, link_to, phone_spellings
+from config.formatting import exact_tokens
+
+from ..ingest import EVENTS_PER_BATCH
+from ..models import Bucket, ChargingProfile, LedgerEntry, UsageBatch
+from .filters import NamingAdmin
+
+# How many of the newest batches the ledger shows before anything is searched.
+NEWEST_BATCHES = 20
+
+
+class BucketAmounts:
+    """The amounts of a bucket in standard tokens."""
+
+    @display(description=_("Granted"))
+    def granted(self, bucket: Bucket) -> str:
+        return exact_tokens(bucket.granted_mt + bucket.adjusted_mt)
+
+    @display(description=_("Remaining"))
+    def remaining(self, bucket: Bucket) -> str:
+        return exact_tokens(bucket.remaining_mt)
+
+    @display(description=_("Reserved"))
+    def reserved(self, bucket: Bucket) -> str:
+        return exact_tokens(bucket.reserved_mt)
+
+    @display(description=_("Open"), boolean=True)
+    def open(self, bucket: Bucket) -> bool:
+        return bucket.closed_at is None
+
+
+class ProfileInline(ReadOnlyInline):
+    model = ChargingProfile
+    ordering = ("subscriber_id",)
+    fields = ("blocked", "beyond", "payg_fen_per_million", "payg_cap_mt", "noticed_percent")
+
+
+class BucketInline(BucketAmounts, ReadOnlyInline):
+    model = Bucket
+    show_change_link = True
+    fields = ("name", "kind", "granted", "remaining", "reserved", "valid_from", "valid_until")
+    readonly_fields = ("granted", "remaining", "reserved")
+
+
+SubscriberAdmin.inlines += [ProfileInline, BucketInline]
+
+
+@admin.register(ChargingProfile)
+class ChargingProfileAdmin(ReadOnlyAdmin):
+    list_display = ("subscriber", "state", "beyond", "blocked_label", "noticed_percent")
+    list_filter = ("blocked", "state", "beyond")
+    list_select_related = ("subscriber",)
+    search_phones = ("subscriber__msisdn",)
+    search_ids = ("subscriber_id", "account_id")
+
+    @display(
+        description=_("Blocked"),
+        label={
+            "": "success",
+            "quota_exhausted": "warning",
+            "suspended": "warning",
+            "terminated": "danger",
+        },
+    )
+    def blocked_label(self, profile: ChargingProfile) -> tuple[str, str]:
+        return profile.blocked, profile.get_blocked_display()
+
+
+@admin.register(Bucket)
+class BucketAdmin(BucketAmounts, ReadOnlyAdmin):
+    list_display = (
+        "id",
+        "subscriber",
+        "name",
+        "kind",
+        "granted",
+        "remaining",
+        "reserved",
+        "valid_from",
+        "valid_until",
+        "open",
+    )
+    list_filter = ("kind", ("valid_until", RangeDateTimeFilter))
+    list_select_related = ("subscriber",)
+    search_texts = ("key",)
+    search_phones = ("subscriber__msisdn",)
+    search_ids = ("id", "subscriber_id")
+    readonly_fields = ("granted", "remaining", "reserved")
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
+    """A bucket's entries are one index read; without a search the newest batches' debits show.
+
+    Search: a subscriber's number, a bucket's id, or an event's id.
+    """
+
+    list_display = (
+        "recorded_at",
+        "number_link",
+        "bucket_link",
+        "kind_label",
+        "amount",
+        "event_id",
+        "actor",
+        "reason",
+    )
+    list_display_links = ("recorded_at",)
+    list_filter = ("kind",)
+    search_ids = ("bucket_id", "event_id")
+    ordering = ("-id",)
+    sortable_by = ()
+    list_before_template = "admin/usage/ledger_bar.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        listed = request.resolver_match and request.resolver_match.url_name == (
+            "usage_ledgerentry_changelist"
+        )
+        if not listed or request.GET.get("q", "").strip():
+            return rows
+        newest = UsageBatch.objects.aggregate(id=Max("id"))["id"] or 0
+        return rows.filter(event_id__gte=(newest - NEWEST_BATCHES) * EVENTS_PER_BATCH)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        holders = NumberAssignment.objects.filter(msisdn__in=phone_spellings(search_term.strip()))
+        buckets = Bucket.objects.filter(subscriber_id__in=holders.values("subscriber_id"))
+        ids = list(buckets.order_by("-id").values_list("id", flat=True)[:1000])
+        if ids:
+            return queryset.filter(bucket_id__in=ids), False
+        return super().get_search_results(request, queryset, search_term)
+
+    @display(description=_("Subscriber"))
+    def number_link(self, entry: Any) -> SafeString:
+        return link_to("accounts_subscriber", entry.subscriber_id, entry.number)
+
+    @display(description=_("Bucket"))
+    def bucket_link(self, entry: LedgerEntry) -> SafeString:
+        return link_to("usage_bucket", entry.bucket_id, entry.bucket_id)
+
+    @display(description=_("Standard tokens"))
+    def amount(self, entry: LedgerEntry) -> str:
+        return exact_tokens(entry.amount_mt)
+
+    @display(
+        description=_("Kind"),
+        label={"grant": "success", "debit": "info", "expiry": "warning", "void": "danger"},
+    )
+    def kind_label(self, entry: LedgerEntry) -> tuple[str, str]:
+        return entry.kind, entry.get_kind_display()

@@ -1,0 +1,266 @@
+"""Nodes and their keys, models and their weights: made by buttons, kept as history."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _t
+from django.utils.translation import gettext_lazy as _
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
+
+from accounts import keys
+from config import clock
+from config.admin import (
+    ConfirmForm,
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    ask,
+    show_secret,
+    subject_of,
+)
+
+from .. import nodes, weights
+from ..models import InferenceModel, Node, NodeKey, Weight
+from ..periods import day_start
+
+MAY_CHANGE_NODE = "usage.change_node"
+MAY_CHANGE_MODEL = "usage.change_inferencemodel"
+
+
+class NodeForm(forms.Form):
+    """A new node; without sources it speaks for the source that is named as itself."""
+
+    name = forms.CharField(label=_("Name"), max_length=100, widget=UnfoldAdminTextInputWidget)
+    cluster = forms.CharField(
+        label=_("Cluster"), max_length=100, required=False, widget=UnfoldAdminTextInputWidget
+    )
+
+
+class NodeKeyInline(ReadOnlyInline):
+    model = NodeKey
+    fields = ("public_id", "created", "last_used", "revoked")
+    readonly_fields = ("public_id", "created", "last_used", "revoked")
+    show_change_link = True
+
+    @display(description=_("Public id"))
+    def public_id(self, row: NodeKey) -> str:
+        return row.api_key.public_id
+
+    @display(description=_("Created"))
+    def created(self, row: NodeKey) -> Any:
+        return row.api_key.created_at
+
+    @display(description=_("Last used"))
+    def last_used(self, row: NodeKey) -> Any:
+        return row.api_key.last_used_at
+
+    @display(description=_("Revoked"))
+    def revoked(self, row: NodeKey) -> Any:
+        return row.api_key.revoked_at
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("api_key", "node")
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnlyAdmin):
+    list_display = ("name", "cluster", "sources", "active", "created_at")
+    list_filter = ("active", "cluster")
+    search_texts = ("name", "cluster")
+    search_ids = ("id",)
+    ordering = ("name",)
+    inlines = (NodeKeyInline,)
+    actions_list = ("create",)
+    actions_detail = ("new_key",)
+
+    @action(description=_("Create a node"), permissions=["usage.add_node"], icon="add")
+    def create(self, request: HttpRequest) -> HttpResponse:
+        def perform(form: NodeForm) -> HttpResponse:
+            node, token = nodes.create_node(
+                name=form.cleaned_data["name"],
+                cluster=form.cleaned_data["cluster"],
+                now=clock.now(),
+            )
+            self.log_addition(request, node, _t("Create a node"))
+            return show_secret(self, request, title=_t("Node key"), name=node.name, secret=token)
+
+        return ask(self, request, title=_t("Create a node"), form_class=NodeForm, perform=perform)
+
+    @action(description=_("New key"), permissions=[MAY_CHANGE_NODE], icon="key")
+    def new_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        node = subject_of(self, request, object_id, Node)
+
+        def perform(form: ConfirmForm) -> HttpResponse:
+            token = nodes.add_key(node=node, now=clock.now())
+            return show_secret(self, request, title=_t("Node key"), name=node.name, secret=token)
+
+        return ask(
+            self,
+            request,
+            title=_t("New key"),
+            form_class=ConfirmForm,
+            perform=perform,
+            subject=node,
+            description=_t(
+                "The node may hold two keys while one is being replaced: "
+                "give it the new one, then revoke the old one."
+            ),
+        )
+
+
+@admin.register(NodeKey)
+class NodeKeyAdmin(ReadOnlyAdmin):
+    list_display = ("node", "public_id", "last_used_at", "revoked_at")
+    list_select_related = ("node", "api_key")
+    search_texts = ("node__name", "api_key__public_id")
+    actions_detail = ("revoke",)
+
+    @display(description=_("Public id"))
+    def public_id(self, row: NodeKey) -> str:
+        return row.api_key.public_id
+
+    @display(description=_("Last used"))
+    def last_used_at(self, row: NodeKey) -> Any:
+        return row.api_key.last_used_at
+
+    @display(description=_("Revoked"))
+    def revoked_at(self, row: NodeKey) -> Any:
+        return row.api_key.revoked_at
+
+    @action(
+        description=_("Revoke"),
+        permissions=[MAY_CHANGE_NODE],
+        icon="key_off",
+        variant=ActionVariant.DANGER,
+    )
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = subject_of(self, request, object_id, NodeKey)
+
+        def perform(form: ConfirmForm) -> str:
+            keys.revoke(key_id=row.api_key_id, now=clock.now())
+            return _t("The key is revoked.")
+
+        return ask(
+            self,
+            request,
+            title=_t("Revoke"),
+            form_class=ConfirmForm,
+            perform=perform,
+            subject=row,
+            description=_t("Whoever uses this key is refused from now on."),
+            danger=True,
+        )
+
+
+class ModelForm(forms.Form):
+    """A model as nodes name it."""
+
+    code = forms.CharField(label=_("Code"), max_length=100, widget=UnfoldAdminTextInputWidget)
+    name = forms.CharField(label=_("Name"), max_length=100, widget=UnfoldAdminTextInputWidget)
+    aliases = forms.CharField(
+        label=_("Aliases"),
+        required=False,
+        help_text=_("Other spellings that engines report, separated by commas."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+
+def _thousandths(label: Any) -> forms.IntegerField:
+    return forms.IntegerField(
+        label=label, min_value=0, max_value=1_000_000, widget=UnfoldAdminIntegerFieldWidget
+    )
+
+
+class WeightForm(forms.Form):
+    """A model's weights in thousandths, from the start of a billing-zone day on."""
+
+    input_milli = _thousandths(_("Input (thousandths)"))
+    cached_milli = _thousandths(_("Cached input (thousandths)"))
+    output_milli = _thousandths(_("Output (thousandths)"))
+    reasoning_milli = _thousandths(_("Reasoning (thousandths)"))
+    valid_from = forms.DateField(
+        label=_("Valid from (day, Asia/Shanghai)"),
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
+    )
+
+
+class WeightInline(ReadOnlyInline):
+    model = Weight
+    fields = (
+        "valid_from",
+        "valid_until",
+        "input_milli",
+        "cached_milli",
+        "output_milli",
+        "reasoning_milli",
+    )
+
+
+@admin.register(InferenceModel)
+class InferenceModelAdmin(ReadOnlyAdmin):
+    list_display = ("code", "name", "aliases")
+    search_texts = ("code", "name")
+    ordering = ("code",)
+    inlines = (WeightInline,)
+    actions_list = ("put",)
+    actions_detail = ("put_weight",)
+
+    @action(description=_("Add a model"), permissions=["usage.add_inferencemodel"], icon="add")
+    def put(self, request: HttpRequest) -> HttpResponse:
+        def perform(form: ModelForm) -> str:
+            aliases = [text.strip() for text in form.cleaned_data["aliases"].split(",")]
+            model = weights.put_model(
+                code=form.cleaned_data["code"],
+                name=form.cleaned_data["name"],
+                aliases=[alias for alias in aliases if alias],
+                now=clock.now(),
+            )
+            self.log_addition(request, model, _t("Add a model"))
+            return _t("%(code)s is there; now give it a weight.") % {"code": model.code}
+
+        return ask(self, request, title=_t("Add a model"), form_class=ModelForm, perform=perform)
+
+    @action(description=_("New weight"), permissions=[MAY_CHANGE_MODEL], icon="scale")
+    def put_weight(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        model = subject_of(self, request, object_id, InferenceModel)
+
+        def perform(form: WeightForm) -> str:
+            values = form.cleaned_data
+            weights.put_weight(
+                model_code=model.code,
+                input_milli=values["input_milli"],
+                cached_milli=values["cached_milli"],
+                output_milli=values["output_milli"],
+                reasoning_milli=values["reasoning_milli"],
+                valid_from=day_start(values["valid_from"]),
+                now=clock.now(),
+            )
+            return _t("The weight holds from %(day)s on.") % {"day": values["valid_from"]}
+
+        return ask(
+            self,
+            request,
+            title=_t("New weight"),
+            form_class=WeightForm,
+            perform=perform,
+            subject=model,
+            description=_t("The weight in force ends where the new one begins."),
+        )
+
+
+@admin.register(Weight)
+class WeightAdmin(ReadOnlyAdmin):
+    list_display = (
+        "model",
+        "input_milli",
+        "cached_milli",
+        "output_milli",
+        "reasoning_milli",
+        "valid_from",
+        "valid_until",
+    )
+    list_select_related = ("model",)
+    list_filter = ("model",)

@@ -1,0 +1,180 @@
+"""What inference nodes call: report usage, follow the exhausted feed, ask who they are."""
+
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiRequest, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.authentication import KeyAuthentication
+from accounts.permissions import scope_required
+from config import clock
+
+from .. import enforcement
+from ..decoding import MEDIA_TYPES, BodyTooLarge, split_body
+from ..ingest import BatchResult, ingest
+from ..models import Node, UsageBatch
+
+FEED_PAGE = 1000
+
+
+class EventError(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    id = serializers.CharField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class ExhaustedSubject(serializers.Serializer[Any]):
+    subject = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class BatchAnswer(serializers.Serializer[Any]):
+    batch = serializers.IntegerField()
+    accepted = serializers.IntegerField()
+    duplicate = serializers.IntegerField()
+    conflict = serializers.IntegerField()
+    rejected = serializers.IntegerField()
+    errors = EventError(many=True)
+    exhausted = ExhaustedSubject(many=True)
+
+
+def node_of(request: Request) -> Node:
+    """The node behind the key; a key with a node's scopes always has one."""
+    return Node.objects.get(node_keys__api_key=request.auth)
+
+
+def answer_of(result: BatchResult) -> dict[str, Any]:
+    """What the API says of a batch."""
+    tally = result.tally
+    return {
+        "batch": result.batch_id,
+        "accepted": tally.accepted,
+        "duplicate": tally.duplicate,
+        "conflict": tally.conflict,
+        "rejected": tally.rejected,
+        "errors": [
+            {
+                "index": refusal.position,
+                "id": refusal.id,
+                "code": refusal.code,
+                "detail": refusal.detail,
+            }
+            for refusal in result.refusals
+        ],
+        "exhausted": [
+            {"subject": subject, "reason": reason} for subject, reason in result.exhausted
+        ],
+    }
+
+
+class ReportUsage(APIView):
+    """Take one CloudEvents event, a batch of them, or one a line; gzip is welcome.
+
+    200 also when some events are refused: the batch was handled, `errors` says which and why.
+    Send the same again after a 503 or a lost answer: what was counted shows as duplicate.
+    """
+
+    authentication_classes = [KeyAuthentication]
+    permission_classes = [scope_required("usage:write")]
+
+    @extend_schema(
+        operation_id="report_usage",
+        request={media: OpenApiRequest(request=OpenApiTypes.OBJECT) for media in MEDIA_TYPES},
+        responses=BatchAnswer,
+    )
+    def post(self, request: Request) -> Response:
+        events = split_body(
+            body=read_body(request),
+            content_type=request.META.get("CONTENT_TYPE", ""),
+            encoding=request.headers.get("Content-Encoding", ""),
+        )
+        result = ingest(node=node_of(request), events=events, now=clock.now())
+        return Response(answer_of(result))
+
+
+def read_body(request: Request) -> bytes:
+    """The body, read no further than its limit; raises BodyTooLarge."""
+    limit = settings.USAGE_MAX_BYTES
+    body: bytes = request._request.read(limit + 1)
+    if len(body) > limit:
+        raise BodyTooLarge(f"The body exceeds {limit:,} bytes; send smaller batches.")
+    return body
+
+
+class FeedChange(serializers.Serializer[Any]):
+    cursor = serializers.IntegerField(source="id")
+    subscriber = serializers.IntegerField(source="subscriber_id")
+    subject = serializers.CharField(source="msisdn")
+    blocked = serializers.BooleanField()
+    reason = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class FeedAnswer(serializers.Serializer[Any]):
+    changes = FeedChange(many=True)
+    cursor = serializers.IntegerField()
+
+
+class FeedQuery(serializers.Serializer[Any]):
+    cursor = serializers.IntegerField(min_value=0, max_value=2**63 - 1, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=FEED_PAGE, default=FEED_PAGE)
+
+
+class ExhaustedFeed(APIView):
+    """Who was blocked or unblocked since the cursor, oldest first, and the cursor to ask next.
+
+    Start at 0; poll as often as every second. A subject is served while its newest change says
+    `blocked: false`, or when it never appeared.
+    """
+
+    authentication_classes = [KeyAuthentication]
+    permission_classes = [scope_required("feed:read")]
+
+    @extend_schema(
+        operation_id="exhausted_feed",
+        parameters=[
+            OpenApiParameter("cursor", OpenApiTypes.INT64),
+            OpenApiParameter("limit", OpenApiTypes.INT),
+        ],
+        responses=FeedAnswer,
+    )
+    def get(self, request: Request) -> Response:
+        query = FeedQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        page = enforcement.changes_after(**query.validated_data)
+        return Response(FeedAnswer(page).data)
+
+
+class NodeAnswer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    cluster = serializers.CharField()
+    sources = serializers.ListField(child=serializers.CharField())
+    scopes = serializers.ListField(child=serializers.CharField())
+    last_batch = serializers.IntegerField(allow_null=True)
+
+
+class WhoAmI(APIView):
+    """The node behind the key, the sources it may report for, and its newest batch."""
+
+    authentication_classes = [KeyAuthentication]
+    permission_classes = [scope_required("usage:write")]
+
+    @extend_schema(operation_id="node_me", responses=NodeAnswer)
+    def get(self, request: Request) -> Response:
+        node = node_of(request)
+        batches = UsageBatch.objects.filter(node_id=node.pk).order_by("-id")
+        return Response(
+            {
+                "name": node.name,
+                "cluster": node.cluster,
+                "sources": node.sources,
+                "scopes": request.auth.scopes,
+                "last_batch": batches.values_list("id", flat=True).first(),
+            }
+        )

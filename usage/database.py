@@ -1,0 +1,37 @@
+"""The hot path's own way to PostgreSQL: server-side parameters, prepared statements and COPY on
+the connection (and in the transaction) that Django holds."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+# Advisory locks are numbered by what they guard, and by schema, so that regions do not meet.
+ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(%(guard)s, hashtext(current_schema()))"
+BLOCK_FEED = 7001
+PARTITIONS = 7002
+
+Cursor = psycopg.Cursor[Any]
+
+
+@contextmanager
+def fast_cursor() -> Iterator[Cursor]:
+    """A plain psycopg cursor on Django's connection; its errors are raised as Django's."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        yield cursor
+
+
+def copy_lines(cursor: Cursor, *, table: str, columns: str, lines: Iterable[str]) -> None:
+    """Append tab-separated lines to a table of ours; the caller escapes what is not a number."""
+    body = "\n".join(lines)
+    if body:
+        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+            copy.write(body + "\n")
+
+
+def escaped(text: str) -> str:
+    """A text as COPY wants it; texts of ours hold no other control characters."""
+    return text.replace("\\", "\\\\") if "\\" in text else text

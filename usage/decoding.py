@@ -1,0 +1,212 @@
+"""From a request body to usage events: the four bodies of the API, one verdict per event."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from io import BytesIO
+from typing import Annotated, Any
+
+import msgspec
+from django.conf import settings
+
+from config.errors import DomainError
+
+from .normalising import Counts, UnreadableUsage, normalise, usage_of
+from .periods import day_of
+
+SINGLE = "application/cloudevents+json"
+BATCHES = {"application/cloudevents-batch+json", "application/json"}
+LINES = "application/x-ndjson"
+MEDIA_TYPES = [SINGLE, *sorted(BATCHES), LINES]
+
+
+class UnreadableBody(DomainError):
+    """The body as a whole cannot be read; nothing of it was stored."""
+
+    code = "unreadable_body"
+    status = 400
+    title = "The body cannot be read"
+
+
+class BodyTooLarge(DomainError):
+    """More bytes or events than one request may carry."""
+
+    code = "body_too_large"
+    status = 413
+    title = "The body is too large"
+
+
+class UnsupportedBody(DomainError):
+    """A media type or encoding that is not spoken here."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "The media type is not supported"
+
+
+class Envelope(msgspec.Struct):
+    """A CloudEvents 1.0 event as far as we read it; further attributes are ignored."""
+
+    specversion: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: dict[str, Any]
+    type: str = ""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An event that reads well, with the position it has in its batch."""
+
+    position: int
+    raw: bytes
+    id: str
+    source: str
+    subject: str
+    model: str
+    occurred_at: datetime
+    counts: Counts
+
+
+@dataclass(slots=True)
+class Refusal:
+    """An event that is not counted, why, and the day its attempt belongs to in the proof."""
+
+    position: int
+    raw: bytes
+    id: str
+    source: str
+    subject: str
+    day: date
+    code: str
+    detail: str
+
+
+class _Labels(msgspec.Struct):
+    """What can still be told of an event that does not read."""
+
+    id: Any = ""
+    source: Any = ""
+    subject: Any = ""
+    time: Any = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_labels = msgspec.json.Decoder(_Labels)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+_anything = msgspec.json.Decoder(msgspec.Raw)
+
+
+def split_body(*, body: bytes, content_type: str, encoding: str) -> list[bytes]:
+    """The events of a body as raw JSON texts, at most USAGE_MAX_EVENTS of them.
+
+    Raises UnsupportedBody, BodyTooLarge or UnreadableBody; an NDJSON line is not read here.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    if media not in MEDIA_TYPES:
+        raise UnsupportedBody(f"Send one of {', '.join(MEDIA_TYPES)}; got {media or 'none'!r}.")
+    body = _inflate(body, encoding)
+    try:
+        if media == LINES:
+            events = [line for line in body.splitlines() if line.strip()]
+        elif media == SINGLE or body.lstrip()[:1] == b"{" and media == "application/json":
+            events = [bytes(_anything.decode(body))]
+        else:
+            events = [bytes(raw) for raw in _array.decode(body)]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableBody(f"The body is not the JSON it says it is: {error}") from None
+    if len(events) > settings.USAGE_MAX_EVENTS:
+        raise BodyTooLarge(
+            f"{len(events):,} events in one request; send at most {settings.USAGE_MAX_EVENTS:,}."
+        )
+    return events
+
+
+def _inflate(body: bytes, encoding: str) -> bytes:
+    limit = settings.USAGE_MAX_BYTES
+    if encoding == "gzip":
+        try:
+            with gzip.GzipFile(fileobj=BytesIO(body)) as stream:
+                body = stream.read(limit + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UnreadableBody(f"The body is not valid gzip: {error}") from None
+    elif encoding not in {"", "identity"}:
+        raise UnsupportedBody(f"Content-Encoding {encoding!r} is not supported; use gzip.")
+    if len(body) > limit:
+        raise BodyTooLarge(f"The body exceeds {limit:,} bytes; send smaller batches.")
+    return body
+
+
+def read_event(*, position: int, raw: bytes, now: datetime) -> Candidate | Refusal:
+    """Read one event and check what can be checked without the database."""
+    try:
+        event = _envelope.decode(raw)
+        counts = normalise(usage_of(event.data))
+        model = event.data.get("model")
+        _check_texts(event, model)
+        day_of(event.time)  # a time at the edge of the calendar has no day here
+    except (msgspec.DecodeError, UnreadableUsage, OverflowError, UnicodeDecodeError) as error:
+        return _unreadable(position=position, raw=raw, detail=str(error), now=now)
+    code, detail = _check_time(event.time, now)
+    if code:
+        return Refusal(position, raw, event.id, event.source, event.subject, day, code, detail)
+    return Candidate(
+        position, raw, event.id, event.source, event.subject, str(model), event.time, counts
+    )
+
+
+def _check_texts(event: Envelope, model: object) -> None:
+    if event.specversion != "1.0":
+        raise UnreadableUsage(f"specversion is {event.specversion!r}; only 1.0 is spoken here.")
+    if not isinstance(model, str) or not 1 <= len(model) <= 200:
+        raise UnreadableUsage("data.model must name the model that served the request.")
+    for name, text in (("id", event.id), ("source", event.source), ("subject", event.subject)):
+        if not text.isprintable():
+            raise UnreadableUsage(f"{name} holds characters that cannot be printed.")
+
+
+def _check_time(time: datetime, now: datetime) -> tuple[str, str]:
+    if time > now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS):
+        return "in_future", f"{time.isoformat()} has not come yet; check the node's clock."
+    if time < now - timedelta(days=settings.EVENT_MAX_AGE_DAYS):
+        return "too_old", (
+            f"{time.isoformat()} is more than {settings.EVENT_MAX_AGE_DAYS} days ago; "
+            "book it as an adjustment."
+        )
+    return "", ""
+
+
+def _unreadable(*, position: int, raw: bytes, detail: str, now: datetime) -> Refusal:
+    try:
+        labels = _labels.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        labels = _Labels()
+    return Refusal(
+        position,
+        raw,
+        _text(labels.id),
+        _text(labels.source),
+        _text(labels.subject),
+        _day(labels.time, now),
+        "invalid_event",
+        detail,
+    )
+
+
+def _text(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    return "".join(letter for letter in text[:200] if letter.isprintable())
+
+
+def _day(value: object, now: datetime) -> date:
+    """The day of a readable time that lies in the accepted window, else the day of arrival."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else now
+        if time.tzinfo is not None and not _check_time(time, now)[0]:
+            return day_of(time)
+    except (ValueError, OverflowError):
+        return day_of(now)
+    return day_of(now)

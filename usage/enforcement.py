@@ -1,0 +1,224 @@
+"""Who may be served: blocks that nodes follow through the feed, and notices on the way there.
+
+A subscriber is blocked when suspended or terminated, or when nothing is left and the plan sells
+nothing beyond. Whoever decides holds the subscriber's profile; the feed is written last, under
+one advisory lock until commit, so that its ids become visible in order and no poller misses one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from django.db import transaction
+
+from accounts import outbox
+
+from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, fast_cursor
+from .locking import Profile, lock_profiles, open_buckets
+from .models import BlockChange
+from .notices import notice_text
+from .periods import cycle_of
+from .waterfall import OpenBucket
+
+THRESHOLDS = (50, 80, 100)  # percent of the tokens valid now
+
+SET_BLOCKED = """
+    UPDATE usage_chargingprofile SET blocked = %(blocked)s
+     WHERE subscriber_id = %(subscriber_id)s
+"""
+
+ADD_BLOCK_CHANGE = """
+    INSERT INTO usage_blockchange (subscriber_id, msisdn, blocked, reason, at)
+    SELECT subscriber.id, subscriber.msisdn, %(is_blocked)s, %(reason)s, %(at)s
+      FROM accounts_subscriber AS subscriber
+     WHERE subscriber.id = %(subscriber_id)s
+"""
+
+SET_NOTICED = """
+    UPDATE usage_chargingprofile
+       SET noticed_cycle = %(cycle)s, noticed_percent = %(percent)s
+     WHERE subscriber_id = %(subscriber_id)s
+"""
+
+ADD_NOTICE = """
+    INSERT INTO usage_notice (subscriber_id, cycle, percent, at)
+    VALUES (%(subscriber_id)s, %(cycle)s, %(percent)s, %(at)s)
+        ON CONFLICT (subscriber_id, cycle, percent) DO NOTHING
+    RETURNING percent
+"""
+
+PRICED_SO_FAR = """
+    SELECT total.subscriber_id, total.cycle, total.priced_mt
+      FROM usage_cycleoverage AS total
+     WHERE total.subscriber_id = ANY(%(ids)s) AND total.cycle = %(cycle)s
+     ORDER BY total.subscriber_id
+"""
+
+# Subscribers whose block is not what their state and their buckets of this instant say.
+MISJUDGED = """
+    SELECT profile.subscriber_id
+      FROM usage_chargingprofile AS profile
+      JOIN accounts_subscriber AS subscriber ON subscriber.id = profile.subscriber_id
+      LEFT JOIN usage_cycleoverage AS total
+        ON total.subscriber_id = profile.subscriber_id AND total.cycle = %(cycle)s
+     WHERE profile.state <> subscriber.state
+        OR profile.blocked <> CASE
+               WHEN subscriber.state IN ('suspended', 'terminated') THEN subscriber.state
+               WHEN subscriber.state <> 'active' THEN ''
+               WHEN profile.beyond = 'payg'
+                    AND COALESCE(total.priced_mt, 0) < profile.payg_cap_mt THEN ''
+               WHEN EXISTS (SELECT 1 FROM usage_bucket AS bucket
+                             WHERE bucket.subscriber_id = profile.subscriber_id
+                               AND bucket.closed_at IS NULL
+                               AND bucket.remaining_mt > bucket.reserved_mt
+                               AND bucket.valid_from <= %(now)s
+                               AND bucket.valid_until > %(now)s) THEN ''
+               ELSE 'quota_exhausted'
+           END
+     ORDER BY profile.subscriber_id
+     LIMIT %(limit)s
+"""
+
+SYNC_STATES = """
+    UPDATE usage_chargingprofile AS profile SET state = subscriber.state
+      FROM accounts_subscriber AS subscriber
+     WHERE subscriber.id = profile.subscriber_id AND profile.subscriber_id = ANY(%(ids)s)
+       AND profile.state <> subscriber.state
+"""
+
+
+@dataclass(frozen=True)
+class FeedPage:
+    """Changes after a cursor, oldest first, and the cursor to ask with next."""
+
+    changes: list[BlockChange]
+    cursor: int
+
+
+def settle(
+    cursor: Cursor,
+    *,
+    profiles: Mapping[int, Profile],
+    buckets: Mapping[int, Sequence[OpenBucket]],
+    latest: Mapping[int, datetime],
+    totals: Mapping[tuple[int, date], int],
+    now: datetime,
+) -> None:
+    """Bring blocks and notices of locked subscribers up to date.
+
+    `latest` is the time of each one's newest event in hand, `totals` the priced overage (mt) by
+    subscriber and cycle. Sets `blocked` on the profiles.
+    """
+    changed = []
+    for owner, profile in profiles.items():
+        verdict = _verdict(profile, buckets.get(owner, ()), latest.get(owner, now), totals, now)
+        if verdict != profile.blocked:
+            profile.blocked = verdict
+            changed.append(profile)
+        _notice(cursor, profile, buckets.get(owner, ()), now)
+    if not changed:
+        return
+    cursor.execute(ADVISORY_LOCK, {"guard": BLOCK_FEED})
+    for profile in changed:
+        row = {"subscriber_id": profile.subscriber_id, "blocked": profile.blocked}
+        cursor.execute(SET_BLOCKED, row)
+        cursor.execute(
+            ADD_BLOCK_CHANGE,
+            row | {"is_blocked": bool(profile.blocked), "reason": profile.blocked, "at": now},
+        )
+
+
+def _verdict(
+    profile: Profile,
+    buckets: Sequence[OpenBucket],
+    latest: datetime,
+    totals: Mapping[tuple[int, date], int],
+    now: datetime,
+) -> str:
+    """The block that should be in force. Usage of the past blocks nobody who has tokens now, and
+    unblocks nobody who has none."""
+    if profile.state in {"suspended", "terminated"}:
+        return profile.state
+    if profile.state != "active":
+        return ""
+    if profile.beyond == "payg":
+        spent = totals.get((profile.subscriber_id, cycle_of(now)), 0)
+        if spent < profile.payg_cap_mt:
+            return ""
+    if _left(buckets, now):
+        return ""
+    return "quota_exhausted" if not _left(buckets, latest) else profile.blocked
+
+
+def _left(buckets: Sequence[OpenBucket], at: datetime) -> int:
+    return sum(
+        bucket.available_mt for bucket in buckets if bucket.valid_from <= at < bucket.valid_until
+    )
+
+
+def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now: datetime) -> None:
+    """Tell a subscriber once a cycle that a share of what is valid now is used."""
+    valid = [bucket for bucket in buckets if bucket.valid_from <= now < bucket.valid_until]
+    size = sum(bucket.size_mt for bucket in valid)
+    if not size or profile.state != "active":
+        return
+    cycle = cycle_of(now)
+    told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
+    used = (size - sum(bucket.available_mt for bucket in valid)) * 100 // size
+    reached = [percent for percent in THRESHOLDS if told < percent <= used]
+    if not reached:
+        return
+    row = {"subscriber_id": profile.subscriber_id, "cycle": cycle, "at": now}
+    for percent in reached:
+        if cursor.execute(ADD_NOTICE, row | {"percent": percent}).fetchone():
+            msisdn, body = notice_text(subscriber_id=profile.subscriber_id, percent=percent)
+            outbox.enqueue(
+                key=f"notice:{profile.subscriber_id}:{cycle:%Y-%m}:{percent}",
+                recipient=msisdn,
+                template=f"used_{percent}",
+                body=body,
+                now=now,
+                subscriber_id=profile.subscriber_id,
+            )
+    cursor.execute(SET_NOTICED, row | {"percent": reached[-1]})
+
+
+@transaction.atomic
+def reconsider(*, subscriber_ids: Sequence[int], now: datetime) -> None:
+    """Decide anew for these subscribers, after a grant or a change of state or terms."""
+    ids = sorted(set(subscriber_ids))
+    with fast_cursor() as cursor:
+        profiles = lock_profiles(cursor, ids)
+        rows = cursor.execute(PRICED_SO_FAR, {"ids": ids, "cycle": cycle_of(now)})
+        totals = {(owner, cycle): priced for owner, cycle, priced in rows}
+        settle(
+            cursor,
+            profiles=profiles,
+            buckets=open_buckets(cursor, ids),
+            latest={},
+            totals=totals,
+            now=now,
+        )
+
+
+def sweep(*, now: datetime, limit: int = 2000) -> int:
+    """Mend blocks that time alone has changed (a bucket began or ended, a cycle turned).
+
+    Returns how many were looked at again, at most `limit`; each hundred is its own transaction.
+    """
+    with fast_cursor() as cursor:
+        rows = cursor.execute(MISJUDGED, {"now": now, "cycle": cycle_of(now), "limit": limit})
+        ids = [owner for (owner,) in rows]
+    for start in range(0, len(ids), 100):
+        part = ids[start : start + 100]
+        with transaction.atomic(), fast_cursor() as cursor:
+            lock_profiles(cursor, part)
+            cursor.execute(SYNC_STATES, {"ids": part})
+            reconsider(subscriber_ids=part, now=now)
+    return len(ids)
+
+
+def changes_after(*, cursor: int, limit: int = 1000) -> FeedPage:
+    """The feed that nodes poll: one read of the primary key, at most `limit` rows."""
+    changes = list(BlockChange.objects.filter(id__gt=cursor).order_by("id")[:limit])
+    return FeedPage(changes, changes[-1].id if changes else cursor)

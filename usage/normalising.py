@@ -1,0 +1,145 @@
+"""Usage objects of inference engines, brought to four disjoint counts. Pure.
+
+OpenAI chat (also vLLM, SGLang, DeepSeek, MindIE, llama.cpp) and OpenAI responses count cached and
+reasoning tokens as parts of input and output; Anthropic counts cache reads and writes beside the
+input. Sources: the engines' API types and recorded answers, see tests/usage/payloads.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+MAX_TOKENS = 10**12  # of one kind in one request: keeps every product inside 64 bits
+
+
+class Counts(NamedTuple):
+    """Raw tokens of one request, disjoint: input that was computed, input read from a cache,
+    output without reasoning, reasoning."""
+
+    input: int
+    cached: int
+    output: int
+    reasoning: int
+
+
+class UnreadableUsage(ValueError):
+    """The usage object has no shape we know, or its numbers contradict each other."""
+
+
+def normalise(usage: Mapping[str, Any]) -> Counts:
+    """Counts of one usage object of any known engine; raises UnreadableUsage."""
+    if "prompt_tokens" in usage:
+        return _openai_chat(usage)
+    if "input_tokens" in usage:
+        if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:
+            return _anthropic(usage)
+        return _openai_responses(usage)
+    if "gen_ai.usage.input_tokens" in usage:
+        return _opentelemetry(usage)
+    if "predicted_n" in usage:
+        return _llamacpp_timings(usage)
+    raise UnreadableUsage(
+        "data.usage has neither prompt_tokens nor input_tokens: "
+        "send the engine's usage object as it is."
+    )
+
+
+def usage_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The usage object inside an event's data: `usage`, else `timings`, else the data itself."""
+    for name in ("usage", "timings"):
+        found = data.get(name)
+        if isinstance(found, Mapping):
+            return found
+    if data.get("usage", data) is None:
+        raise UnreadableUsage("data.usage is null: ask the engine to include usage.")
+    return data
+
+
+def merge_stream(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One usage object from those of a stream: each is cumulative, so the last value wins."""
+    merged: dict[str, Any] = {}
+    for usage in usages:
+        merged.update(usage)
+    return merged
+
+
+def _openai_chat(usage: Mapping[str, Any]) -> Counts:
+    prompt = _count(usage, "prompt_tokens")
+    completion = _count(usage, "completion_tokens")
+    _total(usage, prompt + completion)
+    cached = _detail(usage, "prompt_tokens_details", "cached_tokens")
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens")
+    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
+    if reasoning is None:
+        reasoning = _count(usage, "reasoning_tokens")
+    return _parts(prompt, cached, completion, reasoning)
+
+
+def _openai_responses(usage: Mapping[str, Any]) -> Counts:
+    given = _count(usage, "input_tokens")
+    made = _count(usage, "output_tokens")
+    _total(usage, given + made)
+    cached = _detail(usage, "input_tokens_details", "cached_tokens") or 0
+    reasoning = _detail(usage, "output_tokens_details", "reasoning_tokens") or 0
+    return _parts(given, cached, made, reasoning)
+
+
+def _anthropic(usage: Mapping[str, Any]) -> Counts:
+    computed = _count(usage, "input_tokens") + _count(usage, "cache_creation_input_tokens")
+    return Counts(
+        computed, _count(usage, "cache_read_input_tokens"), _count(usage, "output_tokens"), 0
+    )
+
+
+def _opentelemetry(usage: Mapping[str, Any]) -> Counts:
+    return _parts(
+        _count(usage, "gen_ai.usage.input_tokens"),
+        _count(usage, "gen_ai.usage.cache_read.input_tokens"),
+        _count(usage, "gen_ai.usage.output_tokens"),
+        _count(usage, "gen_ai.usage.reasoning.output_tokens"),
+    )
+
+
+def _llamacpp_timings(usage: Mapping[str, Any]) -> Counts:
+    return Counts(
+        _count(usage, "prompt_n"), _count(usage, "cache_n"), _count(usage, "predicted_n"), 0
+    )
+
+
+def _parts(given: int, cached: int, made: int, reasoning: int) -> Counts:
+    if cached > given:
+        raise UnreadableUsage(
+            f"cached tokens ({cached}) exceed the input they are part of ({given})."
+        )
+    if reasoning > made:
+        raise UnreadableUsage(
+            f"reasoning tokens ({reasoning}) exceed the output they are part of ({made})."
+        )
+    return Counts(given - cached, cached, made - reasoning, reasoning)
+
+
+def _total(usage: Mapping[str, Any], expected: int) -> None:
+    total = usage.get("total_tokens")
+    if total is not None and total != expected:
+        raise UnreadableUsage(
+            f"total_tokens is {total}, but input and output add up to {expected}."
+        )
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    """A count inside a details object; None when the engine does not tell."""
+    details = usage.get(group)
+    if details is None:
+        return None
+    if not isinstance(details, Mapping):
+        raise UnreadableUsage(f"{group} must be an object.")
+    return None if details.get(name) is None else _count(details, name)
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        raise UnreadableUsage(f"{name} must be a whole number from 0 to {MAX_TOKENS:,}.")
+    return value

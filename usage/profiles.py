@@ -1,0 +1,45 @@
+"""The charging profile beside a subscriber: what a plan lets happen beyond the buckets."""
+
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts.models import Subscriber
+from config.errors import DomainError
+
+from .enforcement import reconsider
+from .locking import UnknownSubscriber
+from .models import ChargingProfile
+
+
+@transaction.atomic
+def set_terms(
+    *,
+    subscriber_id: int,
+    beyond: str,
+    payg_fen_per_million: int,
+    payg_cap_mt: int,
+    now: datetime,
+) -> None:
+    """Say what happens beyond the buckets: stop, payg up to a cap a cycle (mt), or restrict."""
+    if beyond == ChargingProfile.Beyond.PAYG and not (payg_fen_per_million and payg_cap_mt):
+        raise DomainError("Pay as you go needs a price and a cap above zero.")
+    changed = ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(
+        beyond=beyond, payg_fen_per_million=payg_fen_per_million, payg_cap_mt=payg_cap_mt
+    )
+    if not changed:
+        raise UnknownSubscriber(f"Subscriber {subscriber_id} has no charging profile.")
+    reconsider(subscriber_ids=[subscriber_id], now=now)
+
+
+def follow_subscriber(subscriber: Subscriber, now: datetime) -> None:
+    """Keep the profile beside its subscriber: made at creation, its state copied at each change."""
+    profile, created = ChargingProfile.objects.get_or_create(
+        subscriber=subscriber,
+        defaults={"account_id": subscriber.account_id, "state": subscriber.state},
+    )
+    if not created:
+        ChargingProfile.objects.filter(pk=profile.pk).update(
+            state=subscriber.state, account_id=subscriber.account_id
+        )
+        reconsider(subscriber_ids=[subscriber.pk], now=now)

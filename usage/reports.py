@@ -1,0 +1,173 @@
+"""What is left and what was used: reads for the API, the portal and the admin, as of an instant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .database import fast_cursor
+from .models import Bucket, ChargingProfile, CycleOverage, InferenceModel, UsageEvent
+from .periods import cycle_of
+
+# Usage of one subscriber in [start, end), grouped; days and hours are the billing zone's.
+USAGE_SERIES = """
+    SELECT {key} AS key,
+           SUM(event.input_tokens)::bigint AS input_tokens,
+           SUM(event.cached_tokens)::bigint AS cached_tokens,
+           SUM(event.output_tokens)::bigint AS output_tokens,
+           SUM(event.reasoning_tokens)::bigint AS reasoning_tokens,
+           SUM(event.mt)::bigint AS mt,
+           COUNT(*) AS events
+      FROM usage_usageevent AS event
+      LEFT JOIN usage_inferencemodel AS model ON model.id = event.model_id
+     WHERE event.subscriber_id = %(subscriber_id)s
+       AND event.occurred_at >= %(start)s AND event.occurred_at < %(end)s
+     GROUP BY 1
+     ORDER BY 1
+"""
+
+LOCAL = "event.occurred_at AT TIME ZONE 'Asia/Shanghai'"
+KEYS = {
+    "day": f"to_char({LOCAL}, 'YYYY-MM-DD')",
+    "hour": f"to_char({LOCAL}, 'YYYY-MM-DD\"T\"HH24:00+08:00')",
+    "model": "COALESCE(model.code, event.model_id::text)",
+}
+SERIES = {name: USAGE_SERIES.replace("{key}", key) for name, key in KEYS.items()}
+
+# The same split by kind of token: raw counts, and what each weighs at the event's own weight.
+USAGE_BY_KIND = """
+    SELECT kind.key,
+           SUM(kind.tokens)::bigint AS tokens,
+           SUM(kind.tokens * kind.milli)::bigint AS mt,
+           COUNT(*) FILTER (WHERE kind.tokens > 0) AS events
+      FROM usage_usageevent AS event
+      JOIN usage_weight AS weight ON weight.id = event.weight_id
+      CROSS JOIN LATERAL (VALUES
+           ('input', event.input_tokens, weight.input_milli),
+           ('cached', event.cached_tokens, weight.cached_milli),
+           ('output', event.output_tokens, weight.output_milli),
+           ('reasoning', event.reasoning_tokens, weight.reasoning_milli)
+      ) AS kind (key, tokens, milli)
+     WHERE event.subscriber_id = %(subscriber_id)s
+       AND event.occurred_at >= %(start)s AND event.occurred_at < %(end)s
+     GROUP BY 1
+     ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class BucketView:
+    """One bucket as its owner sees it; amounts in millitokens."""
+
+    id: int
+    kind: str
+    name: str
+    name_en: str
+    granted_mt: int
+    remaining_mt: int
+    reserved_mt: int
+    valid_from: datetime
+    valid_until: datetime
+    model_codes: list[str]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What a subscriber has at `as_of`; amounts in millitokens, overage of the running cycle."""
+
+    as_of: datetime
+    buckets: list[BucketView]
+    priced_overage_mt: int
+    uncovered_mt: int
+    blocked: str
+    beyond: str = field(default="stop")
+
+    @property
+    def granted_mt(self) -> int:
+        """All that was granted into the buckets valid now."""
+        return sum(bucket.granted_mt for bucket in self.buckets)
+
+    @property
+    def reserved_mt(self) -> int:
+        """What open sessions hold."""
+        return sum(bucket.reserved_mt for bucket in self.buckets)
+
+    @property
+    def available_mt(self) -> int:
+        """What can be used now: remaining, less what is held."""
+        return sum(bucket.remaining_mt - bucket.reserved_mt for bucket in self.buckets)
+
+
+def balance(*, subscriber_id: int, now: datetime) -> Balance:
+    """The buckets valid now in burn order, overage of this cycle and whether service is blocked."""
+    buckets = list(
+        Bucket.objects.filter(
+            subscriber_id=subscriber_id,
+            closed_at=None,
+            valid_from__lte=now,
+            valid_until__gt=now,
+        )
+    )
+    buckets.sort(
+        key=lambda one: (one.priority, one.valid_until, not one.model_ids, one.created_at, one.id)
+    )
+    codes = _model_codes(buckets)
+    total = CycleOverage.objects.filter(subscriber_id=subscriber_id, cycle=cycle_of(now)).first()
+    profile = ChargingProfile.objects.filter(subscriber_id=subscriber_id).first()
+    return Balance(
+        as_of=now,
+        buckets=[
+            BucketView(
+                id=one.pk,
+                kind=one.kind,
+                name=one.name,
+                name_en=one.name_en,
+                granted_mt=one.granted_mt + one.adjusted_mt,
+                remaining_mt=one.remaining_mt,
+                reserved_mt=one.reserved_mt,
+                valid_from=one.valid_from,
+                valid_until=one.valid_until,
+                model_codes=[codes[model_id] for model_id in one.model_ids if model_id in codes],
+            )
+            for one in buckets
+        ],
+        priced_overage_mt=total.priced_mt if total else 0,
+        uncovered_mt=total.uncovered_mt if total else 0,
+        blocked=profile.blocked if profile else "",
+        beyond=profile.beyond if profile else "stop",
+    )
+
+
+def _model_codes(buckets: Sequence[Bucket]) -> dict[int, str]:
+    ids = {model_id for one in buckets for model_id in one.model_ids}
+    if not ids:
+        return {}
+    return dict(InferenceModel.objects.filter(id__in=ids).values_list("id", "code"))
+
+
+def usage_series(
+    *, subscriber_id: int, start: datetime, end: datetime, group_by: str
+) -> list[dict[str, Any]]:
+    """Usage in [start, end) by day, hour, model or kind, oldest or first name first.
+
+    Rows: key, the four raw counts, mt, events; by kind: key, tokens, mt, events. Groups without
+    usage are absent.
+    """
+    statement = USAGE_BY_KIND if group_by == "kind" else SERIES[group_by]
+    with fast_cursor() as cursor:
+        cursor.execute(
+            statement, {"subscriber_id": subscriber_id, "start": start, "end": end}, prepare=True
+        )
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def recent_events(
+    *, subscriber_id: int, before: tuple[datetime, int] | None, since: datetime, limit: int
+) -> list[UsageEvent]:
+    """A subscriber's events from `since` on, newest first, those before (time, id) if given."""
+    events = UsageEvent.objects.filter(subscriber_id=subscriber_id, occurred_at__gte=since)
+    if before is not None:
+        at, event_id = before
+        events = events.filter(occurred_at__lte=at).exclude(occurred_at=at, id__gte=event_id)
+    return list(events.order_by("-occurred_at", "-id")[:limit])

@@ -1,0 +1,126 @@
+"""Who and what an event names: subject -> subscriber, model -> weight, at the time of use."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .normalising import Counts
+
+# The holders of numbers in question, in order of validity.
+HOLDERS = """
+    SELECT assignment.msisdn, assignment.subscriber_id,
+           assignment.valid_from, assignment.valid_until
+      FROM accounts_numberassignment AS assignment
+     WHERE assignment.msisdn = ANY(%(msisdns)s)
+     ORDER BY assignment.msisdn, assignment.valid_from
+"""
+
+# Which of the given subscriber ids exist.
+SUBSCRIBERS = """
+    SELECT subscriber.id FROM accounts_subscriber AS subscriber
+     WHERE subscriber.id = ANY(%(ids)s)
+     ORDER BY subscriber.id
+"""
+
+# The subscribers behind public ids of API keys, revoked ones too: what was used was used.
+KEYS = """
+    SELECT key.public_id, key.id, key.subscriber_id
+      FROM accounts_apikey AS key
+     WHERE key.public_id = ANY(%(public_ids)s) AND key.kind = 'subscriber'
+     ORDER BY key.public_id
+"""
+
+# Every model with every weight it has had.
+WEIGHTS = """
+    SELECT model.id, model.code, model.aliases, weight.id, weight.valid_from, weight.valid_until,
+           weight.input_milli, weight.cached_milli, weight.output_milli, weight.reasoning_milli
+      FROM usage_inferencemodel AS model
+      JOIN usage_weight AS weight ON weight.model_id = model.id
+     ORDER BY model.id, weight.valid_from
+"""
+
+
+@dataclass(slots=True, frozen=True)
+class RatedWeight:
+    """A weight with its validity; rating is exact: raw tokens x thousandths = millitokens."""
+
+    id: int
+    model_id: int
+    valid_from: datetime
+    valid_until: datetime | None
+    milli: Counts
+
+    def mt(self, counts: Counts) -> int:
+        """Millitokens of these raw counts."""
+        milli = self.milli
+        return (
+            counts.input * milli.input
+            + counts.cached * milli.cached
+            + counts.output * milli.output
+            + counts.reasoning * milli.reasoning
+        )
+
+
+class Weights:
+    """All weights by model code and alias, as stored at the time of reading."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._by_name: dict[str, list[RatedWeight]] = defaultdict(list)
+        for model_id, code, aliases, weight_id, start, end, *milli in cursor.execute(WEIGHTS):
+            weight = RatedWeight(weight_id, model_id, start, end, Counts(*milli))
+            for name in (code, *aliases):
+                self._by_name[name.lower()].append(weight)
+
+    def at(self, *, model: str, at: datetime) -> RatedWeight | None:
+        """The weight of a model, named in any letter case, at an instant; None when it has none."""
+        for weight in self._by_name.get(model.lower(), ()):
+            if weight.valid_from <= at and (weight.valid_until is None or at < weight.valid_until):
+                return weight
+        return None
+
+
+class Subjects:
+    """The subscribers behind the subjects of one batch: number, id or key's public id."""
+
+    def __init__(self, cursor: Any, subjects: Iterable[str]) -> None:
+        named = set(subjects)
+        self._holders: dict[str, list[tuple[int, datetime, datetime | None]]] = defaultdict(list)
+        self._ids: dict[str, int] = {}
+        self._keys: dict[str, tuple[int, int]] = {}
+        if msisdns := [text for text in named if text.startswith("+")]:
+            rows = cursor.execute(HOLDERS, {"msisdns": msisdns})
+            for msisdn, subscriber_id, start, end in rows:
+                self._holders[msisdn].append((subscriber_id, start, end))
+        if ids := [int(text) for text in named if _is_id(text)]:
+            for (subscriber_id,) in cursor.execute(SUBSCRIBERS, {"ids": ids}):
+                self._ids[str(subscriber_id)] = subscriber_id
+        if public_ids := [text for text in named if text.startswith("ak")]:
+            for public_id, key_id, owner in cursor.execute(KEYS, {"public_ids": public_ids}):
+                self._keys[public_id] = (owner, key_id)
+
+    def at(self, *, subject: str, at: datetime) -> tuple[int, int | None] | None:
+        """(subscriber id, API key id or None) of a subject at the time of use.
+
+        A number outside every validity belongs to its last holder before, else to its first one:
+        what was used on it was used by somebody, and nobody else held it.
+        """
+        if subject in self._holders:
+            return self._holder(subject, at), None
+        if subject in self._keys:
+            return self._keys[subject]
+        subscriber_id = self._ids.get(subject)
+        return None if subscriber_id is None else (subscriber_id, None)
+
+    def _holder(self, msisdn: str, at: datetime) -> int:
+        rows = self._holders[msisdn]
+        found = rows[0][0]
+        for subscriber_id, start, _end in rows:
+            if start <= at:
+                found = subscriber_id
+        return found
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18 and text[0] != "0"
