@@ -2,8 +2,20 @@
 
 from typing import Any
 
+from celery.schedules import crontab
+
 BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     # A month begins at 00:00; what a minute misses the next one finds.
     "renew-subscriptions": {"task": "plans.tasks.renew_subscriptions", "schedule": 60.0},
     "deliver-messages": {"task": "accounts.tasks.deliver_messages", "schedule": 10.0},
+    # On the 1st from 02:00; asks every hour, so a killed run goes on and a done one is left alone.
+    "issue-invoices": {
+        "task": "invoicing.tasks.issue_invoices",
+        "schedule": crontab(minute="5"),
+    },
+    "assure-yesterday": {
+        "task": "invoicing.tasks.assure_yesterday",
+        "schedule": crontab(hour="4", minute="20"),
+    },
+    "settle-payments": {"task": "invoicing.tasks.settle_payments", "schedule": 60.0},
 }

@@ -1,0 +1,187 @@
+"""The bill run: one invoice per account and cycle, whatever happens, however often it is started.
+
+Set-based, in shards of accounts, one transaction each. What is not billed yet is found by looking,
+so a run that was stopped or killed is resumed by starting it again. The rules:
+
+- Charges of the cycle and priced overage of the cycle go on the invoice, and so does what came late
+  for earlier cycles that have their invoice already; each line names its own usage cycle.
+- Overage is one line per model, price and usage cycle; the amount is rounded there, nowhere else.
+- VAT is inside the price. The rate is the category's on the last day of the cycle the line is owed
+  for, so a late line is taxed as it would have been in time.
+- A total of zero is invoiced (the document says what was used). A total below zero, which only
+  credits can make, is not: the items wait and reduce the next cycle's invoice.
+
+One advisory lock puts shards of all runs in line, so no item is seen by two of them; the unique
+constraints on (account, cycle), on the number and on a line's charge hold even without it.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, Sum
+
+from accounts.models import Account
+from usage import periods
+
+from . import numbering
+from .billrun_sql import (
+    ACCOUNTS_TO_BILL,
+    CHARGE_LINES,
+    DRAFT_INVOICES,
+    FINALISE,
+    LOCK_BILLING,
+    MISSING_RATES,
+    OVERAGE_LINES,
+)
+from .models import BillRun, Invoice
+from .querying import Row, fetch, run
+from .refusals import CycleNotEnded, MissingTaxRate
+
+SHARD_ACCOUNTS = 2000
+OVERAGE_CATEGORY = "token_package"
+
+
+@dataclass(frozen=True)
+class BillRunResult:
+    """What one run did (`issued`, `carried`) and what the cycle holds now (the rest).
+
+    `carried` accounts have credits above their debts: no invoice, the items wait. In a preview
+    the counts and amounts are those that the run would issue.
+    """
+
+    cycle: date
+    issued: int
+    carried: int
+    invoices: int
+    net_fen: int
+    vat_fen: int
+    gross_fen: int
+
+
+@dataclass
+class _Issued:
+    invoices: int = 0
+    carried: int = 0
+    net_fen: int = 0
+    vat_fen: int = 0
+    gross_fen: int = 0
+
+
+def bill_cycle(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> BillRunResult:
+    """Issue the invoices of a cycle, `shard` accounts a transaction; safe to run again or at once.
+
+    CycleNotEnded before the cycle's last instant has passed; MissingTaxRate when a charge has no
+    VAT rate: the shards before it stay billed and the run goes on once the rate is loaded.
+    """
+    _refuse_running_cycle(cycle, now)
+    BillRun.objects.get_or_create(cycle=cycle, defaults={"started_at": now})
+    issued = _bill_shards(cycle, now, shard, keep=True)
+    unfinished = BillRun.objects.filter(cycle=cycle).exclude(state=BillRun.State.DONE)
+    unfinished.update(state=BillRun.State.DONE, finished_at=now)
+    return _result(cycle, issued)
+
+
+def preview(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> BillRunResult:
+    """What bill_cycle would issue now: the same statements, each shard rolled back."""
+    _refuse_running_cycle(cycle, now)
+    found = _bill_shards(cycle, now, shard, keep=False)
+    return BillRunResult(
+        cycle=cycle,
+        issued=0,
+        carried=found.carried,
+        invoices=found.invoices,
+        net_fen=found.net_fen,
+        vat_fen=found.vat_fen,
+        gross_fen=found.gross_fen,
+    )
+
+
+def is_done(*, cycle: date) -> bool:
+    """Whether a run of this cycle came to its end."""
+    return BillRun.objects.filter(cycle=cycle, state=BillRun.State.DONE).exists()
+
+
+def _refuse_running_cycle(cycle: date, now: datetime) -> None:
+    if now < periods.cycle_end(cycle):
+        raise CycleNotEnded(
+            f"{cycle:%Y-%m} ends at {periods.cycle_end(cycle).isoformat()}: bill it after that."
+        )
+
+
+def _bill_shards(cycle: date, now: datetime, shard: int, *, keep: bool) -> _Issued:
+    assert shard > 0
+    issued = _Issued()
+    after = 0
+    while ids := list(
+        Account.objects.filter(id__gt=after).order_by("id").values_list("id", flat=True)[:shard]
+    ):
+        with transaction.atomic():
+            _bill_shard(cycle, now, after, ids[-1], issued)
+            if not keep:
+                transaction.set_rollback(True)
+        after = ids[-1]
+    return issued
+
+
+def _bill_shard(cycle: date, now: datetime, after: int, upto: int, issued: _Issued) -> None:
+    """Bill the accounts with after < id <= upto inside the caller's transaction."""
+    run(LOCK_BILLING, {})
+    rows = fetch(ACCOUNTS_TO_BILL, {"cycle": cycle, "after": after, "upto": upto})
+    billed = [row for row in rows if row["total_fen"] >= 0]
+    issued.carried += len(rows) - len(billed)
+    if not billed:
+        return
+    charges = [charge_id for row in billed for charge_id in row["charge_ids"]]
+    _refuse_missing_rates(cycle, [row["account_id"] for row in billed], charges)
+    numbers = numbering.draw(count=len(billed), now=now)
+    about: dict[str, object] = {
+        "cycle": cycle,
+        "accounts": [row["account_id"] for row in billed],
+        "charges": charges,
+        "category": OVERAGE_CATEGORY,
+        "prefix": numbers.prefix,
+        "first": numbers.first,
+        "digits": numbering.SERIAL_DIGITS,
+        "seller_name": settings.SELLER_NAME,
+        "seller_tax_number": settings.SELLER_TAX_NUMBER,
+        "issued_at": now,
+        "due_at": now + timedelta(days=settings.INVOICE_DUE_DAYS),
+    }
+    assert run(DRAFT_INVOICES, about) == len(billed)
+    assert run(CHARGE_LINES, about) == len(charges)
+    run(OVERAGE_LINES, about)
+    _count(issued, fetch(FINALISE, about)[0])
+
+
+def _count(issued: _Issued, totals: Row) -> None:
+    issued.invoices += totals["invoices"]
+    issued.net_fen += totals["net_fen"]
+    issued.vat_fen += totals["vat_fen"]
+    issued.gross_fen += totals["gross_fen"]
+
+
+def _refuse_missing_rates(cycle: date, accounts: list[int], charges: list[int]) -> None:
+    about = {"cycle": cycle, "accounts": accounts, "charges": charges, "category": OVERAGE_CATEGORY}
+    missing = fetch(MISSING_RATES, about)
+    if missing:
+        named = ", ".join(f"{row['category']} on {row['day']}" for row in missing)
+        raise MissingTaxRate(
+            f"No VAT rate for {named}: add it to the tax file, load it and run again."
+        )
+
+
+def _result(cycle: date, issued: _Issued) -> BillRunResult:
+    totals = Invoice.objects.filter(cycle=cycle, state=Invoice.State.FINAL).aggregate(
+        invoices=Count("id"), net=Sum("net_fen"), vat=Sum("vat_fen"), gross=Sum("gross_fen")
+    )
+    return BillRunResult(
+        cycle=cycle,
+        issued=issued.invoices,
+        carried=issued.carried,
+        invoices=totals["invoices"],
+        net_fen=totals["net"] or 0,
+        vat_fen=totals["vat"] or 0,
+        gross_fen=totals["gross"] or 0,
+    )
