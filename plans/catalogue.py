@@ -49,8 +49,9 @@ def load(*, path: Path = SHIPPED, now: datetime) -> LoadResult:
     with transaction.atomic():
         take_turn("plans.catalogue")
         result = _load_models(content, now)
-        sold = {entry.code for entry in (*content.plans, *content.packs)}
-        for entry in (*content.plans, *content.packs):
+        entries: list[PlanEntry | PackEntry] = [*content.plans, *content.packs]
+        sold = {entry.code for entry in entries}
+        for entry in entries:
             added = _load_entry(entry, now)
             result = replace(
                 result,

@@ -123,11 +123,11 @@ def sign_up(
 @transaction.atomic
 def end_subscription(
     *, subscription_id: int, actor: str, now: datetime, ends_at: datetime | None = None
-) -> Subscription:
+) -> Subscription | None:
     """End a subscription where its granted months end, or at the later end of a cycle.
 
-    What was granted and charged stays. A subscription that has not begun is removed (its `pk` is
-    then None). Raises EndRefused for another instant, or when it has ended before.
+    What was granted and charged stays. A subscription that has not begun is removed, and the answer
+    is None. Raises EndRefused for another instant, or when it has ended before.
     """
     found = Subscription.objects.filter(id=subscription_id).first()
     if found is None:
@@ -139,7 +139,7 @@ def end_subscription(
     make_good(subscription=subscription, now=now)
     if subscription.renews_at == subscription.starts_at:
         subscription.delete()
-        return subscription
+        return None
     end = ends_at or subscription.renews_at
     if end < subscription.renews_at or end != cycle_end(cycle_of(end - timedelta(microseconds=1))):
         raise EndRefused(
