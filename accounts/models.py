@@ -21,7 +21,7 @@ VALIDITY = Func(
 class User(AbstractUser):
     """A person who signs in: staff by password, a subscriber by number and one-time code."""
 
-    class Meta(AbstractUser.Meta):
+    class Meta:
         verbose_name = _("user")
         verbose_name_plural = _("users")
 

@@ -134,4 +134,4 @@ def _give_up_exhausted(now: datetime) -> None:
 
 
 def _backoff(attempts: int) -> timedelta:
-    return min(_FIRST_BACKOFF * 2 ** (attempts - 1), _LONGEST_BACKOFF)
+    return min(_FIRST_BACKOFF * (1 << (attempts - 1)), _LONGEST_BACKOFF)
