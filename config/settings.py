@@ -12,6 +12,7 @@ import environ
 from config.local import layout, secret
 from config.logs import logging_settings
 from config.schedule import BEAT_SCHEDULE
+from config.unfold import UNFOLD as UNFOLD
 
 # Lets annotations name what a queryset, paginator or admin class holds, at run time too.
 django_stubs_ext.monkeypatch()
@@ -120,6 +121,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "config.metrics.RequestMetrics",
+    "config.security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -128,6 +130,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "config.zone.StaffReadBillingTime",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -164,7 +167,17 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator")
 ]
 ACCOUNT_EMAIL_VERIFICATION = "none"
-ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_ADAPTER = "accounts.adapter.PhoneAdapter"
+ACCOUNT_LOGIN_METHODS = {"phone", "username"}  # subscribers by number and code, staff by name
+ACCOUNT_SIGNUP_FIELDS = ["phone*"]  # nobody signs up by themselves; allauth wants the two to fit
+ACCOUNT_PHONE_VERIFICATION_ENABLED = False  # the carrier vouches for its numbers
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 300
+ACCOUNT_LOGIN_BY_CODE_MAX_ATTEMPTS = 5
+ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
+# By number: three codes a minute, twelve an hour; five tries each of a million.
+ACCOUNT_RATE_LIMITS = {"request_login_code": "30/m/ip,3/m/key,12/h/key"}
+DEMO_CODE = env("DEMO_CODE", default="")  # a known sign-in code; only with DEBUG and embedded
 LOGIN_URL = "/sign-in/"
 LOGIN_REDIRECT_URL = "/"
 
@@ -265,6 +278,11 @@ SMS_WEBHOOK_URL = env("SMS_WEBHOOK_URL", default="")  # for accounts.senders.Web
 SELLER_NAME = env("SELLER_NAME", default="Tokenpack 演示运营商")
 SELLER_TAX_NUMBER = env("SELLER_TAX_NUMBER", default="")
 SELLER_ADDRESS = env("SELLER_ADDRESS", default="")
+INVOICE_REGION = env.int("INVOICE_REGION", default=31)  # digits 3 and 4 of an invoice number
+INVOICE_CHANNEL = env.int("INVOICE_CHANNEL", default=1)  # digit 5 of an invoice number
+INVOICE_DUE_DAYS = env.int("INVOICE_DUE_DAYS", default=15)
+INVOICE_FONT_DIR = env("INVOICE_FONT_DIR", default="")  # a folder with a CJK font, when none is installed
+PAYMENT_POLL_MINUTES = env.int("PAYMENT_POLL_MINUTES", default=10)  # then a webhook counts as lost
 EMAIL_BACKEND = env("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
 
 # --- logs --------------------------------------------------------------------------------------

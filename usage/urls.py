@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
+from . import portal
 from .api import me, nodes
 
 api_urlpatterns: list[URLPattern | URLResolver] = [
@@ -12,4 +13,6 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("me/usage", me.MyUsage.as_view()),
     path("me/events", me.MyEvents.as_view()),
 ]
-portal_urlpatterns: list[URLPattern | URLResolver] = []
+portal_urlpatterns: list[URLPattern | URLResolver] = [
+    path("", portal.home, name="portal-home"),
+]
