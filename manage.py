@@ -21,11 +21,11 @@ def main() -> None:
         execute_from_command_line(sys.argv)
         return
 
-    from config.local.servers import LocalServers
+    from config.local.servers import local_servers
 
     # A polite end still gives the lease back; without this SIGTERM would leave the servers running.
     signal.signal(signal.SIGTERM, _leave)
-    with LocalServers.from_settings():
+    with local_servers():
         execute_from_command_line(sys.argv)
 
 

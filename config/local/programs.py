@@ -1,0 +1,68 @@
+"""The three programs that make up a running system: web, worker and beat."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from django.conf import settings
+
+from config.local.supervisor import Program
+
+WEB_WORKERS = 2
+WEB_THREADS = 4
+TASK_PROCESSES = 2
+
+
+def all_programs(*, logs: Path | None = None) -> list[Program]:
+    """Web, worker and beat as the settings want them; `logs` is a folder for their output."""
+    metrics = settings.LAYOUT.var / "metrics"
+    # Old counts of dead processes would be added to the new ones.
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(parents=True)
+    environment = {
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "PYTHONUNBUFFERED": "1",
+        # What this process settled on, whatever it was started with.
+        "VAR_DIR": str(settings.VAR_DIR),
+        "PORT": str(settings.PORT),
+        "CLOCK_FILE": str(settings.CLOCK_FILE),
+    }
+    for_web = {"DATABASE_POOL": str(WEB_THREADS)}  # every thread may hold a connection
+    commands = {"web": web(), "worker": worker(), "beat": beat()}
+    return [
+        Program(
+            name,
+            command,
+            environment | (for_web if name == "web" else {}),
+            logs / f"{name}.log" if logs else None,
+        )
+        for name, command in commands.items()
+    ]
+
+
+def web() -> list[str]:
+    """The web server's command line."""
+    return [
+        *(sys.executable, "-m", "granian", "--interface", "wsgi", "config.wsgi:application"),
+        *("--host", settings.HOST, "--port", str(settings.PORT)),
+        *("--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS)),
+        *("--respawn-failed-workers", "--workers-kill-timeout", "8", "--no-ws"),
+        *("--working-dir", str(settings.BASE_DIR)),
+    ]
+
+
+def worker() -> list[str]:
+    """The Celery worker's command line."""
+    return [
+        *(sys.executable, "-m", "celery", "-q", "--workdir", str(settings.BASE_DIR)),
+        *("-A", "config", "worker", "--concurrency", str(TASK_PROCESSES)),
+        *("--loglevel", settings.LOG_LEVEL, "--without-gossip", "--without-mingle"),
+    ]
+
+
+def beat() -> list[str]:
+    """The command line of Celery's timetable. One per system: two would do everything twice."""
+    return [
+        *(sys.executable, "-m", "celery", "-q", "--workdir", str(settings.BASE_DIR)),
+        *("-A", "config", "beat", "--loglevel", settings.LOG_LEVEL, "--pidfile="),
+    ]
