@@ -8,7 +8,6 @@ from types import FrameType
 
 # These look at code only; they need no server.
 WITHOUT_SERVERS = {"", "help", "version", "compilemessages", "makemessages", "collectstatic"}
-WITHOUT_SERVERS |= {"spectacular", "startapp", "check"}
 
 
 def main() -> None:

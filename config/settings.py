@@ -214,7 +214,13 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "ENUM_NAME_OVERRIDES": {"OrderState": "plans.models.Order.State"},
+    # Several things have a state; each gets a name that says whose.
+    "ENUM_NAME_OVERRIDES": {
+        "OrderState": "plans.models.Order.State",
+        "SubscriberState": "accounts.models.Subscriber.State",
+        "PaymentAttemptState": "invoicing.models.Payment.State",
+        "BillRunState": "invoicing.models.BillRun.State",
+    },
 }
 
 # --- background work (read by config/celery.py) ------------------------------------------------
@@ -282,7 +288,7 @@ SELLER_ADDRESS = env("SELLER_ADDRESS", default="")
 INVOICE_REGION = env.int("INVOICE_REGION", default=31)  # digits 3 and 4 of an invoice number
 INVOICE_CHANNEL = env.int("INVOICE_CHANNEL", default=1)  # digit 5 of an invoice number
 INVOICE_DUE_DAYS = env.int("INVOICE_DUE_DAYS", default=15)
-INVOICE_FONT_DIR = env("INVOICE_FONT_DIR", default="")  # a folder with a CJK font, when none is installed
+INVOICE_FONT_DIR = env("INVOICE_FONT_DIR", default="")  # with a CJK font, if none is installed
 PAYMENT_POLL_MINUTES = env.int("PAYMENT_POLL_MINUTES", default=10)  # then a webhook counts as lost
 EMAIL_BACKEND = env("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
 
