@@ -214,8 +214,9 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    # Several things have a state; each gets a name that says whose.
+    # Several things have a state or a kind; each gets a name that says whose.
     "ENUM_NAME_OVERRIDES": {
+        "AccountKind": "accounts.models.Account.Kind",
         "OrderState": "plans.models.Order.State",
         "SubscriberState": "accounts.models.Subscriber.State",
         "PaymentAttemptState": "invoicing.models.Payment.State",
