@@ -64,7 +64,9 @@ def refused(request: HttpRequest, refusal: DomainError) -> None:
         "idempotency_conflict": _("This form was used already. Load the page and try again."),
         "nothing_due": _("Nothing is due: the invoice is paid."),
         "method_not_offered": _("This way of paying is not offered at the moment."),
-        "gateway_away": _("The payment service does not answer. Try again in a minute."),
+        "already_subscribed": _("You hold a plan already."),
+        "payment_refused": _("The payment was refused. Try again or pay another way."),
+        "payment_provider_away": _("The payment service does not answer. Try again in a minute."),
     }
     fallback = _("That did not work. Load the page and try again.")
     messages.error(request, texts.get(refusal.code, fallback))

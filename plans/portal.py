@@ -40,6 +40,7 @@ def plans(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
     context = {
         "subscriber": subscriber,
         "held": list(held),
+        "held_plans": {subscription.version.plan_id for subscription in held},
         "offers": offers,
         "personal": [plan for plan in offers["plans"] if plan.audience == "personal"],
         "developer": [plan for plan in offers["plans"] if plan.audience != "personal"],

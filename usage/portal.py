@@ -43,14 +43,30 @@ def home(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
     context = {
         "subscriber": subscriber,
         "balance": balance,
-        "payg": balance.beyond == ChargingProfile.Beyond.PAYG,
         "next_month": cycle_end(cycle_of(now)),
         "panels": [
             render_to_string(template, context, request)
             for template, context in (panel(subscriber, now) for panel in PANELS)
         ],
     }
-    return render(request, "usage/home.html", context | _usage(request, subscriber, now))
+    context |= _left(subscriber, balance) | _usage(request, subscriber, now)
+    return render(request, "usage/home.html", context)
+
+
+def _left(subscriber: Subscriber, balance: reports.Balance) -> dict[str, Any]:
+    """What the big ring shows: the buckets, or the cap of a plan that has none."""
+    profile = ChargingProfile.objects.filter(subscriber=subscriber).first()
+    payg = balance.beyond == ChargingProfile.Beyond.PAYG
+    cap_mt = profile.payg_cap_mt if profile else 0
+    only_payg = payg and not balance.buckets
+    below_cap_mt = max(0, cap_mt - balance.priced_overage_mt)
+    return {
+        "payg": payg,
+        "only_payg": only_payg,
+        "payg_cap_mt": cap_mt,
+        "left_mt": below_cap_mt if only_payg else balance.available_mt,
+        "whole_mt": cap_mt if only_payg else balance.granted_mt,
+    }
 
 
 def _usage(request: HttpRequest, subscriber: Subscriber, now: datetime) -> dict[str, Any]:

@@ -71,6 +71,13 @@ def day(instant: Any) -> str:
 
 
 @register.filter
+def short_day(instant: datetime) -> str:
+    """The billing zone's date of an instant, without its year."""
+    # Translators: PHP-style date format, "1 Dec".
+    return date_format(timezone.localtime(instant), pgettext("short date", "j M"))
+
+
+@register.filter
 def month(cycle: Any) -> str:
     """A cycle by the name of its month."""
     # Translators: PHP-style date format, "October 2026".
