@@ -139,12 +139,15 @@ class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        holders = NumberAssignment.objects.filter(msisdn__in=phone_spellings(search_term.strip()))
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        holders = NumberAssignment.objects.filter(msisdn__in=phone_spellings(term))
         buckets = Bucket.objects.filter(subscriber_id__in=holders.values("subscriber_id"))
         ids = list(buckets.order_by("-id").values_list("id", flat=True)[:1000])
         if ids:
             return queryset.filter(bucket_id__in=ids), False
-        return super().get_search_results(request, queryset, search_term)
+        return super().get_search_results(request, queryset, term)
 
     @display(description=_("Subscriber"))
     def number_link(self, entry: Any) -> SafeString:

@@ -133,7 +133,7 @@ class DailyAdmin(ModelAdmin):  # type: ignore[misc]
     ) -> HttpResponse:
         day = day_in(request)
         if day is None:
-            return redirect(f"?{_query(request, newest_day())}")
+            return redirect(f"{request.path}?{_query(request, newest_day())}")
         context = {
             "day": day,
             "day_before": _query(request, day - timedelta(days=1)),

@@ -1,0 +1,163 @@
+"""The proof that not one token was lost: for any period, on a page; and the stored results."""
+
+from datetime import date, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _t
+from django.utils.translation import gettext_lazy as _
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from config import clock
+from config.admin import ConfirmForm, ReadOnlyAdmin, ask, frame
+from config.formatting import exact_tokens, yuan
+from usage.periods import cycle_of, day_of, previous_cycle
+
+from ..models import AssuranceResult
+
+MAY_PROVE = "invoicing.add_assuranceresult"
+# A longer period is proven by the command: a page must answer within a request.
+MOST_DAYS = 92
+
+
+class PeriodForm(forms.Form):
+    """Billing-zone days [from, to)."""
+
+    start = forms.DateField(
+        label=_("From"), widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
+    )
+    end = forms.DateField(
+        label=_("To (not included)"), widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
+    )
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        start, end = values.get("start"), values.get("end")
+        if start and end and not start < end <= start + timedelta(days=MOST_DAYS):
+            raise forms.ValidationError(
+                _("Choose a period of 1 to %(days)d days."), params={"days": MOST_DAYS}
+            )
+        return values
+
+
+@admin.register(AssuranceResult)
+class AssuranceResultAdmin(ReadOnlyAdmin):
+    list_display = ("day", "until", "proven_label", "made_at")
+    list_filter = ("proven",)
+    ordering = ("-made_at",)
+    actions_list = ("prove", "verify")
+
+    @display(description=_("From"))
+    def day(self, result: AssuranceResult) -> date:
+        return day_of(result.period_start)
+
+    @display(description=_("To (not included)"))
+    def until(self, result: AssuranceResult) -> date:
+        return day_of(result.period_end)
+
+    @display(
+        description=_("Result"),
+        label={"proven": "success", "differs": "danger"},
+    )
+    def proven_label(self, result: AssuranceResult) -> tuple[str, str]:
+        return ("proven", _t("proven")) if result.proven else ("differs", _t("differs"))
+
+    @action(description=_("Prove a period"), permissions=["view"], icon="balance")
+    def prove(self, request: HttpRequest) -> HttpResponse:
+        """GET only: the proof reads and stores nothing."""
+        from .. import assurance
+
+        today = day_of(clock.now())
+        first = previous_cycle(cycle_of(clock.now()))
+        form = PeriodForm(request.GET if "start" in request.GET else None)
+        if not form.is_bound:
+            form = PeriodForm(initial={"start": first, "end": today + timedelta(days=1)})
+        report: dict[str, Any] | None = None
+        if form.is_bound and form.is_valid():
+            report = assurance.assure(
+                start=form.cleaned_data["start"], end=form.cleaned_data["end"]
+            )
+        context = frame(self, request, _t("Prove a period")) | {
+            "form": form,
+            "report": report,
+            "identities": identities(report) if report else [],
+            "totals": totals(report) if report else [],
+            "latest": AssuranceResult.objects.order_by("-made_at")[:5],
+        }
+        return TemplateResponse(request, "admin/invoicing/assurance.html", context)
+
+    @action(description=_("Verify the ledger"), permissions=[MAY_PROVE], icon="fact_check")
+    def verify(self, request: HttpRequest) -> HttpResponse:
+        from usage import proof
+
+        def perform(form: ConfirmForm) -> str | HttpResponse:
+            differences = proof.verify()
+            if not differences:
+                return _t("Proven: every bucket equals its ledger, every event is accounted for.")
+            context = frame(self, request, _t("Verify the ledger")) | {"differences": differences}
+            return TemplateResponse(request, "admin/invoicing/differences.html", context)
+
+        return ask(
+            self,
+            request,
+            title=_t("Verify the ledger"),
+            form_class=ConfirmForm,
+            perform=perform,
+            description=_t(
+                "Compares every bucket with the sum of its ledger and every batch with its "
+                "events. On much data use the command verify_ledger instead."
+            ),
+        )
+
+
+def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The equations of the proof with both sides, for people."""
+    number = "{:,}".format
+    events = report["accepted"] + report["duplicate"] + report["conflict"] + report["rejected"]
+    tokens = report["debited_mt"] + report["overage_mt"] + report["uncovered_mt"]
+    rows = [
+        (
+            _("Events received = accepted + duplicate + conflict + rejected"),
+            report["received"],
+            events,
+            number,
+        ),
+        (
+            _("Tokens accepted = debited + priced overage + uncovered"),
+            report["accepted_mt"],
+            tokens,
+            exact_tokens,
+        ),
+    ]
+    if "priced_fen" in report:
+        rows.append(
+            (
+                _("Priced = invoiced + not yet invoiced"),
+                report["priced_fen"],
+                report["invoiced_fen"] + report["not_invoiced_fen"],
+                yuan,
+            )
+        )
+    return [
+        {"name": name, "left": show(left), "right": show(right), "holds": left == right}
+        for name, left, right, show in rows
+    ]
+
+
+def totals(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every plain number of the report by its key, with its unit read from the key's end."""
+    shown = []
+    for key, value in report.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            continue
+        if key.endswith("_mt"):
+            shown.append((key.removesuffix("_mt"), f"{exact_tokens(value)} {_t('tokens')}"))
+        elif key.endswith("_fen"):
+            shown.append((key.removesuffix("_fen"), yuan(value)))
+        else:
+            shown.append((key, f"{value:,}"))
+    return shown
