@@ -1,6 +1,8 @@
 # What a newcomer types. Everything lands in .venv, .venv-localstripe and $(VAR_DIR), nothing elsewhere.
 
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+# The first one that really runs and is new enough (a shim may be on the path and lead nowhere).
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 PIP_FLAGS = --quiet --disable-pip-version-check --no-input --require-hashes
 BIN = .venv/bin
 export VAR_DIR ?= $(CURDIR)/var
@@ -60,7 +62,7 @@ clean:  ## removes environments and data of this checkout (stop what runs first)
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Install Python 3.11 or later, or say PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than 3.11; say PYTHON=/path/to/a/newer/python"; exit 1; }
+		{ echo "$(PYTHON) does not run or is older than 3.11; say PYTHON=/path/to/a/newer/python"; exit 1; }
 	"$(PYTHON)" -m venv .venv
 
 .venv/base.stamp: requirements/base.txt | .venv/bin/python
