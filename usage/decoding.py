@@ -1,6 +1,7 @@
 """From a request body to usage events: the four bodies of the API, one verdict per event."""
 
 import gzip
+import json
 import zlib
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,6 +20,9 @@ SINGLE = "application/cloudevents+json"
 BATCHES = {"application/cloudevents-batch+json", "application/json"}
 LINES = "application/x-ndjson"
 MEDIA_TYPES = [SINGLE, *sorted(BATCHES), LINES]
+
+# What the decoder raises over bytes that are no JSON, no text, or nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class UnreadableBody(DomainError):
@@ -108,7 +112,7 @@ def split_body(*, body: bytes, content_type: str, encoding: str) -> list[bytes]:
     media = content_type.partition(";")[0].strip().lower()
     if media not in MEDIA_TYPES:
         raise UnsupportedBody(f"Send one of {', '.join(MEDIA_TYPES)}; got {media or 'none'!r}.")
-    body = _inflate(body, encoding)
+    body = _inflate(body, encoding.strip().lower())
     try:
         if media == LINES:
             events = [line for line in body.splitlines() if line.strip()]
@@ -116,13 +120,31 @@ def split_body(*, body: bytes, content_type: str, encoding: str) -> list[bytes]:
             events = [bytes(_anything.decode(body))]
         else:
             events = [bytes(raw) for raw in _array.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UnreadableBody(f"The body is not the JSON it says it is: {error}") from None
+    except UNREADABLE as error:
+        events = _array_with_broken_texts(body) if media in BATCHES else None
+        if events is None:
+            raise UnreadableBody(f"The body is not the JSON it says it is: {error}") from None
     if len(events) > settings.USAGE_MAX_EVENTS:
         raise BodyTooLarge(
             f"{len(events):,} events in one request; send at most {settings.USAGE_MAX_EVENTS:,}."
         )
     return events
+
+
+def _array_with_broken_texts(body: bytes) -> list[bytes] | None:
+    """The elements of an array in which a text ends in half a surrogate pair (cut off in the
+    middle of an emoji). That is JSON, so only the event that holds it is refused, not its batch."""
+    if b"\\ud" not in body.lower():
+        return None
+    try:
+        found = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return [json.dumps(one).encode() for one in found] if isinstance(found, list) else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _inflate(body: bytes, encoding: str) -> bytes:
@@ -147,8 +169,8 @@ def read_event(*, position: int, raw: bytes, now: datetime) -> Candidate | Refus
         counts = normalise(usage_of(event.data))
         model = event.data.get("model")
         _check_texts(event, model)
-        day_of(event.time)  # a time at the edge of the calendar has no day here
-    except (msgspec.DecodeError, UnreadableUsage, OverflowError, UnicodeDecodeError) as error:
+        day = day_of(event.time)  # a time at the edge of the calendar has none here
+    except (*UNREADABLE, UnreadableUsage, OverflowError) as error:
         return _unreadable(position=position, raw=raw, detail=str(error), now=now)
     code, detail = _check_time(event.time, now)
     if code:
@@ -182,7 +204,7 @@ def _check_time(time: datetime, now: datetime) -> tuple[str, str]:
 def _unreadable(*, position: int, raw: bytes, detail: str, now: datetime) -> Refusal:
     try:
         labels = _labels.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         labels = _Labels()
     return Refusal(
         position,

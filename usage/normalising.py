@@ -27,15 +27,15 @@ class UnreadableUsage(ValueError):
 
 def normalise(usage: Mapping[str, Any]) -> Counts:
     """Counts of one usage object of any known engine; raises UnreadableUsage."""
-    if "prompt_tokens" in usage:
+    if usage.get("prompt_tokens") is not None:
         return _openai_chat(usage)
-    if "input_tokens" in usage:
+    if usage.get("input_tokens") is not None:
         if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:
             return _anthropic(usage)
         return _openai_responses(usage)
-    if "gen_ai.usage.input_tokens" in usage:
+    if usage.get("gen_ai.usage.input_tokens") is not None:
         return _opentelemetry(usage)
-    if "predicted_n" in usage:
+    if usage.get("predicted_n") is not None:
         return _llamacpp_timings(usage)
     raise UnreadableUsage(
         "data.usage has neither prompt_tokens nor input_tokens: "
@@ -120,7 +120,7 @@ def _parts(given: int, cached: int, made: int, reasoning: int) -> Counts:
 
 def _total(usage: Mapping[str, Any], expected: int) -> None:
     total = usage.get("total_tokens")
-    if total is not None and total != expected:
+    if total is not None and (type(total) is not int or total != expected):
         raise UnreadableUsage(
             f"total_tokens is {total}, but input and output add up to {expected}."
         )
