@@ -1,20 +1,26 @@
-"""The months of a subscription: terms, tokens and fee of each cycle, exactly once.
+"""The months of subscriptions: terms, tokens and fee of each cycle, exactly once.
 
 A month is granted and charged in the transaction that moves `renews_at` past it: a process killed
-in between leaves neither, and a second one finds the month done.
+in between leaves neither, and a second one finds the month done. Many subscriptions are taken
+together, since on the first of a month they are all due in the same minute.
 """
 
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime
 
 from accounts.lifecycle import UnknownSubscriber
 from accounts.models import Subscriber
-from usage import ledger, profiles
+from usage import granting, profiles
+from usage.database import fast_cursor
+from usage.granting import Grant
+from usage.locking import lock_profiles
 from usage.models import NEVER, Bucket, ChargingProfile
 from usage.periods import cycle_end, cycle_of, day_of
 
 from . import catalogue, charging
 from .models import Charge, Subscription
-from .proration import first_month
+from .proration import Stub, first_month
 
 
 def locked_subscriber(subscriber_id: int) -> Subscriber:
@@ -26,69 +32,102 @@ def locked_subscriber(subscriber_id: int) -> Subscriber:
     return subscriber
 
 
-def make_good(*, subscription: Subscription, now: datetime) -> None:
-    """Grant and charge cycle after cycle until the one that holds `now`, or until the end.
+def make_good(*, subscriptions: Sequence[Subscription], now: datetime) -> None:
+    """Grant and charge cycle after cycle until the ones that hold `now`, or until the ends.
 
-    The caller holds the locks of the subscriber and the subscription, and the transaction.
+    The caller holds the transaction and the locks of the subscribers and subscriptions, which come
+    with their `version` and `subscriber`.
     """
-    while subscription.renews_at <= now:
-        if subscription.ends_at is not None and subscription.renews_at >= subscription.ends_at:
-            _finish(subscription, now)
-            return
-        _grant_cycle(subscription, now)
-        subscription.renews_at = cycle_end(cycle_of(subscription.renews_at))
-        subscription.save(update_fields=["renews_at"])
+    due = [one for one in subscriptions if one.renews_at <= now]
+    # Terms are set one by one below, so the locks are taken in their order before.
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, sorted({one.subscriber_id for one in due}))
+    while due:
+        for subscription in due:
+            if _is_over(subscription):
+                _finish(subscription, now)
+        due = [one for one in due if one.renews_at <= now]
+        _begin_cycles(due, now)
+        due = [one for one in due if one.renews_at <= now]
 
 
-def _grant_cycle(subscription: Subscription, now: datetime) -> None:
-    """The cycle that begins (or is joined) at `renews_at`: terms, tokens, fee."""
-    start = subscription.renews_at
-    version = subscription.version
-    cycle = cycle_of(start)
-    end = cycle_end(cycle)
-    share = first_month(
-        price_fen=subscription.price_fen, tokens=subscription.tokens, start=day_of(start)
+def _is_over(subscription: Subscription) -> bool:
+    return subscription.ends_at is not None and subscription.renews_at >= subscription.ends_at
+
+
+def _begin_cycles(due: Sequence[Subscription], now: datetime) -> None:
+    """The cycle of each that begins (or is joined) at its `renews_at`."""
+    grants: list[Grant] = []
+    charges: list[Charge] = []
+    moved: dict[datetime, list[int]] = defaultdict(list)
+    for subscription in due:
+        start = subscription.renews_at
+        if start == subscription.starts_at:
+            _set_terms(subscription, now)
+        share = first_month(
+            price_fen=subscription.price_fen, tokens=subscription.tokens, start=day_of(start)
+        )
+        if share.tokens:
+            grants.append(_grant(subscription, share))
+        if share.fee_fen:
+            charges.append(_charge(subscription, share, now))
+        subscription.renews_at = cycle_end(cycle_of(start))
+        moved[subscription.renews_at].append(subscription.pk)
+    granting.grant_many(grants=grants, now=now)
+    charging.book_new(charges=charges)
+    for renews_at, ids in moved.items():
+        Subscription.objects.filter(id__in=ids).update(renews_at=renews_at)
+
+
+def _key(subscription: Subscription, cycle: date) -> str:
+    return f"subscription:{subscription.pk}:{cycle:%Y-%m}"
+
+
+def _grant(subscription: Subscription, share: Stub) -> Grant:
+    version, cycle = subscription.version, cycle_of(subscription.renews_at)
+    return Grant(
+        subscriber_id=subscription.subscriber_id,
+        kind=Bucket.Kind.PLAN,
+        name=version.name,
+        name_en=version.name_en,
+        amount_mt=share.tokens * 1000,
+        valid_from=subscription.renews_at,
+        valid_until=cycle_end(cycle),
+        key=_key(subscription, cycle),
+        priority=version.priority,
+        model_ids=tuple(catalogue.model_ids_of(version)),
     )
-    key = f"subscription:{subscription.pk}:{cycle:%Y-%m}"
-    if start == subscription.starts_at:
-        # Terms first: the grant below reopens a subscriber under the terms that hold from now on.
-        profiles.set_terms(
-            subscriber_id=subscription.subscriber_id,
-            beyond=version.beyond,
-            payg_fen_per_million=version.payg_fen_per_million,
-            payg_cap_mt=version.payg_cap_tokens * 1000,
-            now=now,
-        )
-    if share.tokens:
-        ledger.grant(
-            subscriber_id=subscription.subscriber_id,
-            kind=Bucket.Kind.PLAN,
-            name=version.name,
-            name_en=version.name_en,
-            amount_mt=share.tokens * 1000,
-            valid_from=start,
-            valid_until=end,
-            key=key,
-            now=now,
-            priority=version.priority,
-            model_ids=catalogue.model_ids_of(version),
-        )
-    if share.fee_fen:
-        charging.book(
-            account_id=subscription.subscriber.account_id,
-            subscriber_id=subscription.subscriber_id,
-            kind=Charge.Kind.FEE,
-            name=version.name,
-            name_en=version.name_en,
-            amount_fen=share.fee_fen,
-            tax_category=version.tax_category,
-            cycle=cycle,
-            period_start=start,
-            period_end=end,
-            key=f"fee:{key}",
-            now=now,
-            version_id=version.pk,
-        )
+
+
+def _charge(subscription: Subscription, share: Stub, now: datetime) -> Charge:
+    version, cycle = subscription.version, cycle_of(subscription.renews_at)
+    return Charge(
+        account_id=subscription.subscriber.account_id,
+        subscriber_id=subscription.subscriber_id,
+        kind=Charge.Kind.FEE,
+        version=version,
+        name=version.name,
+        name_en=version.name_en,
+        amount_fen=share.fee_fen,
+        tax_category=version.tax_category,
+        cycle=cycle,
+        period_start=subscription.renews_at,
+        period_end=cycle_end(cycle),
+        created_at=now,
+        key=f"fee:{_key(subscription, cycle)}",
+    )
+
+
+def _set_terms(subscription: Subscription, now: datetime) -> None:
+    # Before the grant, which reopens a subscriber under the terms that hold from now on.
+    version = subscription.version
+    profiles.set_terms(
+        subscriber_id=subscription.subscriber_id,
+        beyond=version.beyond,
+        payg_fen_per_million=version.payg_fen_per_million,
+        payg_cap_mt=version.payg_cap_tokens * 1000,
+        now=now,
+    )
 
 
 def _finish(subscription: Subscription, now: datetime) -> None:

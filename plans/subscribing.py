@@ -7,6 +7,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts import lifecycle
 from accounts.models import Account, Subscriber
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 # A start may be given in arrears (a move from another system) or ahead, within these limits.
 OLDEST_START = timedelta(days=400)
 LATEST_START = timedelta(days=400)
+SHARD = 200  # subscribers a transaction of the renewal: short, since charging waits for it
 State = Subscriber.State
 
 
@@ -70,7 +72,7 @@ def subscribe(
         renews_at=starts_at,
         created_at=now,
     )
-    make_good(subscription=subscription, now=now)
+    make_good(subscriptions=[subscription], now=now)
     logger.info("subscription %s to %s by %s", subscription.pk, version, actor)
     return subscription
 
@@ -136,7 +138,7 @@ def end_subscription(
     subscription = _locked(subscription_id)
     if subscription is None or subscription.renews_at == NEVER:
         raise EndRefused(f"Subscription {subscription_id} has ended already")
-    make_good(subscription=subscription, now=now)
+    make_good(subscriptions=[subscription], now=now)
     if subscription.renews_at == subscription.starts_at:
         subscription.delete()
         return None
@@ -153,35 +155,61 @@ def end_subscription(
 
 
 def renew_due(*, now: datetime, limit: int = 1000) -> int:
-    """Grant and charge every month that has begun, for at most `limit` subscriptions; how many.
+    """Grant and charge every month that has begun, for at most `limit` subscribers; how many.
 
     A suspended subscriber keeps the plan and goes on paying for it, as the contract does; ending
-    the subscription stops that. One transaction each, so that one failure holds up no other.
+    the subscription stops that. Several processes may run this at once: each takes subscribers
+    that no other holds, a bounded shard in a transaction, and passes over those that fail.
     """
-    due = Subscription.objects.filter(renews_at__lte=now).order_by("renews_at", "id")
-    renewed = 0
-    for subscription_id in list(due.values_list("id", flat=True)[:limit]):
-        try:
-            renewed += renew(subscription_id=subscription_id, now=now)
-        except Exception:
-            # It stays due, so the next round tries it again; the others must not wait for it.
-            logger.exception("subscription %s was not renewed", subscription_id)
+    renewed, after = 0, 0
+    while renewed < limit:
+        size = min(SHARD, limit - renewed)
+        shard = list(_due(now).filter(id__gt=after)[:size])
+        if not shard:
+            break
+        renewed += _renew_shard(shard, now)
+        after = shard[-1]
     return renewed
 
 
-@transaction.atomic
-def renew(*, subscription_id: int, now: datetime) -> bool:
-    """Grant and charge the months of one subscription that have begun; False if there were none."""
-    subscriber_id = Subscription.objects.values_list("subscriber_id", flat=True).get(
-        id=subscription_id
+def _due(now: datetime) -> QuerySet[Subscriber, int]:
+    """The ids of subscribers with a month that has begun or an end that is reached, in order."""
+    due = Subscription.objects.filter(renews_at__lte=now)
+    ids = Subscriber.objects.filter(id__in=due.values("subscriber_id")).order_by("id")
+    return ids.values_list("id", flat=True)
+
+
+def _renew_shard(subscriber_ids: list[int], now: datetime) -> int:
+    try:
+        with transaction.atomic():
+            rows = Subscriber.objects.select_for_update(of=("self",), no_key=True, skip_locked=True)
+            free = rows.filter(id__in=subscriber_ids).order_by("id")
+            return _renew(list(free.values_list("id", flat=True)), now)
+    except Exception:
+        # One subscription must not hold up its shard: each has its own transaction this time.
+        logger.exception("a shard of renewals failed; its subscribers are renewed one by one")
+    return sum(_renew_alone(subscriber_id, now) for subscriber_id in subscriber_ids)
+
+
+def _renew_alone(subscriber_id: int, now: datetime) -> int:
+    try:
+        with transaction.atomic():
+            return _renew([locked_subscriber(subscriber_id).pk], now)
+    except Exception:
+        # It stays due, so the next run tries it again.
+        logger.exception("subscriber %s was not renewed", subscriber_id)
+        return 0
+
+
+def _renew(subscriber_ids: list[int], now: datetime) -> int:
+    # Read under the lock: what another process renewed meanwhile is not due any more.
+    rows = Subscription.objects.select_for_update(of=("self",))
+    due = rows.filter(subscriber_id__in=subscriber_ids, renews_at__lte=now)
+    subscriptions = list(
+        due.select_related("version__plan", "subscriber").order_by("subscriber_id", "starts_at")
     )
-    locked_subscriber(subscriber_id)
-    # Read again under the lock: another process may have renewed it meanwhile.
-    subscription = _locked(subscription_id)
-    if subscription is None or subscription.renews_at > now:
-        return False
-    make_good(subscription=subscription, now=now)
-    return True
+    make_good(subscriptions=subscriptions, now=now)
+    return len({subscription.subscriber_id for subscription in subscriptions})
 
 
 def end_with_subscriber(subscriber: Subscriber, now: datetime) -> None:
@@ -191,7 +219,7 @@ def end_with_subscriber(subscriber: Subscriber, now: datetime) -> None:
     held = subscriber.subscriptions.select_for_update(of=("self",)).exclude(ends_at__lte=now)
     for subscription in held.select_related("version__plan", "subscriber").order_by("id"):
         # A month that has begun is owed, even when the renewal has not come round yet.
-        make_good(subscription=subscription, now=now)
+        make_good(subscriptions=[subscription], now=now)
         if subscription.renews_at == subscription.starts_at:
             # Never begun: nothing was granted or charged, so nothing refers to it.
             subscription.delete()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -88,20 +89,20 @@ def test_a_failure_between_grant_and_charge_leaves_neither_and_holds_up_no_other
     subscriber: Subscriber, neighbour: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = subscribe(subscriber), subscribe(neighbour)
-    book = charging.book
+    book = charging.book_new
 
-    def fail_for_the_first(**charge: object) -> object:
-        if charge["subscriber_id"] == subscriber.pk:
+    def fail_for_the_first(*, charges: Sequence[Charge]) -> None:
+        if subscriber.pk in {charge.subscriber_id for charge in charges}:
             raise RuntimeError("the disk is full")
-        return book(**charge)  # type: ignore[arg-type]
+        book(charges=charges)
 
-    monkeypatch.setattr(charging, "book", fail_for_the_first)
+    monkeypatch.setattr(charging, "book_new", fail_for_the_first)
     assert subscribing.renew_due(now=DECEMBER) == 1
     assert granted("2026-12") == (1, 1)
     first.refresh_from_db()
     assert first.renews_at == DECEMBER
 
-    monkeypatch.setattr(charging, "book", book)
+    monkeypatch.setattr(charging, "book_new", book)
     assert subscribing.renew_due(now=DECEMBER) == 1
     assert granted("2026-12") == (2, 2)
 
@@ -136,7 +137,7 @@ def tell_and_wait(**_):
     print("granted", flush=True)
     time.sleep(60)
 
-charging.book = tell_and_wait
+charging.book_new = tell_and_wait
 subscribing.renew_due(now=day_start(parse_day("2026-12-01")))
 """
 

@@ -1,0 +1,115 @@
+"""Many grants in one go: what a renewal of thousands of plans at midnight needs.
+
+The same movement as `ledger.grant`, written set by set: the locks of all profiles in order, all
+buckets, all entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from psycopg.types.json import Jsonb
+
+from .database import fast_cursor
+from .enforcement import reconsider
+from .ledger import GrantReused
+from .locking import lock_profiles
+from .models import Bucket, LedgerEntry
+
+# Opens the buckets whose key is new, empty as the database wants them.
+OPEN_BUCKETS = """
+    INSERT INTO usage_bucket (
+        subscriber_id, kind, name, name_en, priority, model_ids, granted_mt, adjusted_mt,
+        remaining_mt, reserved_mt, valid_from, valid_until, close_at, created_at, key)
+    SELECT wanted.subscriber_id, wanted.kind, wanted.name, wanted.name_en, wanted.priority,
+           wanted.model_ids, 0, 0, 0, 0, wanted.valid_from, wanted.valid_until, wanted.close_at,
+           %(now)s, wanted.key
+      FROM jsonb_to_recordset(%(wanted)s) AS wanted (
+           subscriber_id bigint, kind text, name text, name_en text, priority smallint,
+           model_ids bigint[], valid_from timestamptz, valid_until timestamptz,
+           close_at timestamptz, key text)
+     ORDER BY wanted.subscriber_id, wanted.key
+        ON CONFLICT (key) DO NOTHING
+    RETURNING id, subscriber_id, key
+"""
+
+# One grant entry for each opened bucket; the ledger's trigger moves the balances.
+ADD_GRANTS = """
+    INSERT INTO usage_ledgerentry (bucket_id, subscriber_id, kind, amount_mt, recorded_at, actor,
+                                   reason)
+    SELECT opened.bucket_id, opened.subscriber_id, %(kind)s, opened.amount_mt, %(now)s, '', ''
+      FROM unnest(%(bucket_ids)s::bigint[], %(owners)s::bigint[], %(amounts)s::bigint[])
+           AS opened (bucket_id, subscriber_id, amount_mt)
+     ORDER BY opened.bucket_id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A bucket to open, as in `ledger.grant`: amount_mt > 0 millitokens, once per key."""
+
+    subscriber_id: int
+    kind: str
+    name: str
+    name_en: str
+    amount_mt: int
+    valid_from: datetime
+    valid_until: datetime
+    key: str
+    priority: int
+    model_ids: tuple[int, ...] = ()
+
+
+@transaction.atomic
+def grant_many(*, grants: Sequence[Grant], now: datetime) -> int:
+    """Open these buckets and say how many were new; a repeat of a key opens nothing.
+
+    GrantReused when a key was granted before to another subscriber or with another amount.
+    """
+    if not grants:
+        return 0
+    by_key = {grant.key: grant for grant in grants}
+    assert len(by_key) == len(grants), "two grants of one call with the same key"
+    assert all(grant.amount_mt > 0 for grant in grants), "a grant is above zero"
+    owners = sorted({grant.subscriber_id for grant in grants})
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, owners)
+        wanted = Jsonb([_row(grant, now) for grant in grants])
+        opened = cursor.execute(OPEN_BUCKETS, {"wanted": wanted, "now": now}).fetchall()
+        parameters = {
+            "kind": LedgerEntry.Kind.GRANT.value,
+            "now": now,
+            "bucket_ids": [bucket_id for bucket_id, _owner, _key in opened],
+            "owners": [owner for _bucket_id, owner, _key in opened],
+            "amounts": [by_key[key].amount_mt for _bucket_id, _owner, key in opened],
+        }
+        cursor.execute(ADD_GRANTS, parameters)
+    _refuse_reused(by_key, {key for _bucket_id, _owner, key in opened})
+    reconsider(subscriber_ids=owners, now=now)
+    return len(opened)
+
+
+def _row(grant: Grant, now: datetime) -> dict[str, object]:
+    # A bucket granted for the past waits as long for its usage as any other.
+    close_at = max(grant.valid_until, now) + timedelta(seconds=settings.CLOSE_GRACE_SECONDS)
+    return {
+        "subscriber_id": grant.subscriber_id,
+        "kind": grant.kind,
+        "name": grant.name,
+        "name_en": grant.name_en,
+        "priority": grant.priority,
+        "model_ids": list(grant.model_ids),
+        "valid_from": grant.valid_from.isoformat(),
+        "valid_until": grant.valid_until.isoformat(),
+        "close_at": close_at.isoformat(),
+        "key": grant.key,
+    }
+
+
+def _refuse_reused(by_key: dict[str, Grant], opened: set[str]) -> None:
+    for bucket in Bucket.objects.filter(key__in=set(by_key) - opened):
+        grant = by_key[bucket.key]
+        if (bucket.subscriber_id, bucket.granted_mt) != (grant.subscriber_id, grant.amount_mt):
+            raise GrantReused(f"{bucket.key} was granted before with other content.")
