@@ -51,6 +51,13 @@ ADD_TALLY = """
         %(rejected)s, %(accepted_mt)s, %(debited_mt)s, %(overage_mt)s, %(uncovered_mt)s)
 """
 
+BLOCKED = """
+    SELECT profile.subscriber_id, profile.blocked
+      FROM usage_chargingprofile AS profile
+     WHERE profile.subscriber_id = ANY(%(ids)s) AND profile.blocked <> ''
+     ORDER BY profile.subscriber_id
+"""
+
 COUNTS = ("received", "accepted", "duplicate", "conflict", "rejected")
 AMOUNTS = ("accepted_mt", "debited_mt", "overage_mt", "uncovered_mt")
 
@@ -137,7 +144,7 @@ def _ingest(
         result = BatchResult(batch_id, Tally(), sorted(refusals, key=lambda one: one.position))
         by_day = _tallies(usages, duplicates, refusals)
         _record(cursor, node=node, kind=kind, result=result, by_day=by_day, now=now)
-    result.exhausted = _exhausted(fresh, profiles)
+        result.exhausted = _exhausted(cursor, [*fresh, *duplicates], profiles)
     return result
 
 
@@ -297,12 +304,19 @@ def _as_text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
-def _exhausted(fresh: Sequence[_Resolved], profiles: dict[int, Profile]) -> list[tuple[str, str]]:
-    """The subjects of this batch that must not be served any more, each once."""
+def _exhausted(
+    cursor: Cursor, counted: Sequence[_Resolved], profiles: dict[int, Profile]
+) -> list[tuple[str, str]]:
+    """The subjects of this batch that must not be served any more, each once; those of repeats
+    too, since the answer that said so may have been lost."""
+    blocked = {owner: profile.blocked for owner, profile in profiles.items()}
+    others = sorted({item.subscriber_id for item in counted} - blocked.keys())
+    if others:
+        blocked |= dict(cursor.execute(BLOCKED, {"ids": others}).fetchall())
     return sorted(
         {
-            (item.event.subject, profiles[item.subscriber_id].blocked)
-            for item in fresh
-            if profiles[item.subscriber_id].blocked
+            (item.event.subject, blocked[item.subscriber_id])
+            for item in counted
+            if blocked.get(item.subscriber_id)
         }
     )

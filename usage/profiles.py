@@ -24,12 +24,16 @@ def set_terms(
     """Say what happens beyond the buckets: stop, payg up to a cap a cycle (mt), or restrict."""
     if beyond == ChargingProfile.Beyond.PAYG and not (payg_fen_per_million and payg_cap_mt):
         raise DomainError("Pay as you go needs a price and a cap above zero.")
-    changed = ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(
+    profile = ChargingProfile.objects.filter(subscriber_id=subscriber_id).first()
+    if profile is None:
+        raise UnknownSubscriber(f"Subscriber {subscriber_id} has no charging profile.")
+    ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(
         beyond=beyond, payg_fen_per_million=payg_fen_per_million, payg_cap_mt=payg_cap_mt
     )
-    if not changed:
-        raise UnknownSubscriber(f"Subscriber {subscriber_id} has no charging profile.")
-    reconsider(subscriber_ids=[subscriber_id], now=now)
+    # New terms may open what was blocked. A block they call for waits for the grant that comes
+    # with them, the next usage or the sweep, so that nobody is cut off between two steps.
+    if profile.blocked:
+        reconsider(subscriber_ids=[subscriber_id], now=now)
 
 
 def follow_subscriber(subscriber: Subscriber, now: datetime) -> None:
@@ -42,4 +46,7 @@ def follow_subscriber(subscriber: Subscriber, now: datetime) -> None:
         ChargingProfile.objects.filter(pk=profile.pk).update(
             state=subscriber.state, account_id=subscriber.account_id
         )
-        reconsider(subscriber_ids=[subscriber.pk], now=now)
+        # One who has just become active has no tokens yet, but gets them in a moment: whether to
+        # block is asked at the grant, at the first usage, or by the sweep.
+        if profile.blocked or subscriber.state in {"suspended", "terminated"}:
+            reconsider(subscriber_ids=[subscriber.pk], now=now)
