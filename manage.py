@@ -29,6 +29,7 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the end itself is not to be interrupted
     sys.exit(128 + number)
 
 

@@ -204,10 +204,13 @@ class Supervisor:
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on SIGINT and SIGTERM; a second signal ends the process the hard way."""
+    """Call `stop` on SIGINT and SIGTERM, however often they come.
+
+    One Ctrl-C often comes twice (from the terminal and from make); stopping has its own time limit,
+    so nobody needs a second one to be harsher.
+    """
 
     def handle(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
         stop()
 
     signal.signal(signal.SIGINT, handle)
