@@ -37,7 +37,7 @@ RULES = {
 
 
 def assure(*, start: date, end: date) -> dict[str, Any]:
-    """The proof for the billing-zone days [start, end) as one object; `differences` is [] if proven.
+    """The proof for the billing-zone days [start, end) as one object; no `differences` if proven.
 
     Events and millitokens are those used in the period. Money, in fen with tax, is that of the
     cycles that begin in it: priced_fen = invoiced_fen + not_invoiced_fen, of which charges and

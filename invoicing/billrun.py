@@ -75,7 +75,7 @@ def bill_cycle(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> Bi
     CycleNotEnded before the cycle's last instant has passed; MissingTaxRate when a charge has no
     VAT rate: the shards before it stay billed and the run goes on once the rate is loaded.
     """
-    _refuse_running_cycle(cycle, now)
+    refuse_running_cycle(cycle=cycle, now=now)
     BillRun.objects.get_or_create(cycle=cycle, defaults={"started_at": now})
     issued = _bill_shards(cycle, now, shard, keep=True)
     unfinished = BillRun.objects.filter(cycle=cycle).exclude(state=BillRun.State.DONE)
@@ -85,7 +85,7 @@ def bill_cycle(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> Bi
 
 def preview(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> BillRunResult:
     """What bill_cycle would issue now: the same statements, each shard rolled back."""
-    _refuse_running_cycle(cycle, now)
+    refuse_running_cycle(cycle=cycle, now=now)
     found = _bill_shards(cycle, now, shard, keep=False)
     return BillRunResult(
         cycle=cycle,
@@ -103,7 +103,8 @@ def is_done(*, cycle: date) -> bool:
     return BillRun.objects.filter(cycle=cycle, state=BillRun.State.DONE).exists()
 
 
-def _refuse_running_cycle(cycle: date, now: datetime) -> None:
+def refuse_running_cycle(*, cycle: date, now: datetime) -> None:
+    """CycleNotEnded before the cycle's last instant has passed."""
     if now < periods.cycle_end(cycle):
         raise CycleNotEnded(
             f"{cycle:%Y-%m} ends at {periods.cycle_end(cycle).isoformat()}: bill it after that."

@@ -47,34 +47,39 @@ def is_configured() -> bool:
 
 
 def create_intent(
-    *, payment_id: int, amount_fen: int, method: str, description: str, idempotency_key: str
+    *,
+    payment_id: int,
+    amount_fen: int,
+    method: str,
+    description: str,
+    idempotency_key: str,
+    card: str = "",
 ) -> Intent:
-    """Ask for a payment of `amount_fen`; a repeat with the key returns the same intent."""
+    """Ask for a payment of `amount_fen`; a repeat with the key returns the same intent.
+
+    `card` is the provider's id of a payment method, from its card form.
+    """
     parameters: Any = {
         "amount": amount_fen,  # Stripe counts CNY in fen too
         "currency": CURRENCY,
         "payment_method_types": [method],
         "metadata": {"payment_id": str(payment_id), "about": description},
     }
+    if card:
+        parameters["payment_method"] = card
     if method == "wechat_pay":
         parameters["payment_method_options"] = {"wechat_pay": {"client": "web"}}
     with _translated():
         return _intent(
-            _client().v1.payment_intents.create(
-                parameters, {"idempotency_key": idempotency_key}
-            )
+            _client().v1.payment_intents.create(parameters, {"idempotency_key": idempotency_key})
         )
 
 
-def confirm(
-    *, intent_id: str, method: str, return_url: str, idempotency_key: str, card: str = ""
-) -> Intent:
-    """Start the payment: by a card's token, or by sending the user to the wallet."""
-    parameters: Any = {"return_url": return_url}
-    if card:
-        parameters["payment_method"] = card
-    else:
-        parameters["payment_method_data"] = {"type": method}
+def confirm(*, intent_id: str, wallet: str, return_url: str, idempotency_key: str) -> Intent:
+    """Start the payment: by sending the user to the `wallet`, or with the intent's card if ""."""
+    parameters: Any = {}
+    if wallet:
+        parameters = {"payment_method_data": {"type": wallet}, "return_url": return_url}
     with _translated():
         return _intent(
             _client().v1.payment_intents.confirm(

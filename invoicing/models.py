@@ -1,10 +1,10 @@
 """What is owed: tax rates, invoices with their lines, payments, and the proof that all adds up."""
 
 from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import DateRangeField, RangeBoundary
 from django.contrib.postgres.fields.ranges import RangeOperators
 from django.db import models
 from django.db.models import F, Func, Q
-from django.contrib.postgres.fields import DateRangeField, RangeBoundary
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account
@@ -20,7 +20,7 @@ DAYS = Func(
 
 
 class TaxRate(models.Model):
-    """VAT of a service category in basis points during [valid_from, valid_until), billing-zone days."""
+    """VAT of a category in basis points during [valid_from, valid_until), billing-zone days."""
 
     category = models.CharField(max_length=40)
     rate_bp = models.PositiveIntegerField()

@@ -198,6 +198,7 @@ def _ask_provider(payment: Payment, card: str, now: datetime) -> None:
             if payment.invoice_id
             else f"order {payment.order_id}",
             idempotency_key=f"payment:{payment.pk}",
+            card=card,
         )
         pending = Payment.objects.filter(id=payment.pk, state=Payment.State.PENDING)
         if not pending.update(stripe_id=intent.id):
@@ -205,17 +206,16 @@ def _ask_provider(payment: Payment, card: str, now: datetime) -> None:
             raise PaymentSettled("This payment was given up meanwhile; start another.")
         payment.stripe_id = intent.id
         if payment.method in WALLETS or card:
-            _confirm(payment, card, now)
+            _confirm(payment, now)
 
 
-def _confirm(payment: Payment, card: str, now: datetime) -> None:
+def _confirm(payment: Payment, now: datetime) -> None:
     try:
         intent = gateway.confirm(
             intent_id=payment.stripe_id,
-            method=payment.method,
-            return_url=f"{settings.PUBLIC_URL}/invoices/",
+            wallet=payment.method if payment.method in WALLETS else "",
+            return_url=f"{settings.PUBLIC_URL}/payments/{payment.pk}/",
             idempotency_key=f"payment:{payment.pk}:confirm",
-            card=card,
         )
     except GatewayRefused as refusal:
         settling.fail(payment_id=payment.pk, failure=refusal.detail, now=now)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from django.db.models import BigIntegerField, OuterRef, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
+from accounts.models import Account, Subscriber
+
 from .models import Invoice, Payment
 
 OPEN, PAID = "open", "paid"
@@ -49,6 +51,14 @@ def invoices_of(*, account_id: int) -> list[InvoiceView]:
     """The account's finalised invoices, newest cycle first."""
     final = finalised().filter(account_id=account_id).order_by("-cycle", "-id")
     return [view_of(invoice=invoice) for invoice in final]
+
+
+def visible_to(*, subscriber: Subscriber) -> QuerySet[Invoice]:
+    """Finalised invoices that a subscriber may see and pay: those of a person's own account.
+
+    A member of an enterprise sees none, since the invoice tells of every other member.
+    """
+    return finalised().filter(account_id=subscriber.account_id, account__kind=Account.Kind.PERSON)
 
 
 def finalised() -> QuerySet[Invoice]:

@@ -78,7 +78,11 @@ def _read(path: Path) -> dict[str, list[tuple[date, int]]]:
         raise TaxesRefused(f"{path} must be a list of rates.")
     for number, entry in enumerate(entries, start=1):
         match entry:
-            case {"category": str(category), "rate_bp": int(basis_points), "valid_from": date() as day}:
+            case {
+                "category": str(category),
+                "rate_bp": int(basis_points),
+                "valid_from": date() as day,
+            }:
                 rates.setdefault(category, []).append((day, basis_points))
             case _:
                 raise TaxesRefused(

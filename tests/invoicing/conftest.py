@@ -7,10 +7,12 @@ from itertools import count
 
 import pytest
 
-from accounts.models import Account, Subscriber
-from invoicing import taxes
+from accounts import lifecycle
+from accounts.models import Subscriber
+from invoicing import billrun, taxes
+from invoicing.models import Invoice
 from plans import charging
-from plans.models import Charge
+from plans.models import Charge, Order, Plan, PlanVersion
 from usage import periods
 from usage.models import InferenceModel, Overage
 
@@ -28,12 +30,16 @@ class Debtors:
     def account(self, name: str = "张三") -> Subscriber:
         """An account with one active subscriber."""
         made = datetime(2026, 9, 1, tzinfo=UTC)
-        account = Account.objects.create(kind="person", name=name, created_at=made)
-        return Subscriber.objects.create(
-            account=account,
+        account = lifecycle.open_account(kind="person", name=name, now=made)
+        subscriber = lifecycle.create_subscriber(
+            account_id=account.pk,
             msisdn=f"+86139{next(self.numbers):08d}",
-            state="active",
-            created_at=made,
+            actor="clerk",
+            reason="test",
+            now=made,
+        )
+        return lifecycle.activate(
+            subscriber_id=subscriber.pk, actor="clerk", reason="test", now=made
         )
 
     def charge(
@@ -110,3 +116,40 @@ def model(db: None) -> InferenceModel:
 def after_october() -> datetime:
     """02:00 in Shanghai on 1 November: the hour of the bill run."""
     return datetime(2026, 10, 31, 18, tzinfo=UTC)
+
+
+@pytest.fixture
+def invoice(rates: None, debtors: Debtors, after_october: datetime) -> Invoice:
+    """A finalised invoice of 9.90 yuan."""
+    debtors.charge(debtors.account())
+    billrun.bill_cycle(cycle=OCTOBER, now=after_october)
+    return Invoice.objects.get()
+
+
+@pytest.fixture
+def pack_order(db: None, debtors: Debtors) -> Order:
+    """A pack of 250,000 tokens for one yuan, bought to be paid at once."""
+    plan = Plan.objects.create(code="pack-250k", kind=Plan.Kind.PACK)
+    version = PlanVersion.objects.create(
+        plan=plan,
+        version=1,
+        checksum="0" * 64,
+        name="25万词元包",
+        name_en="250k pack",
+        audience="personal",
+        price_fen=100,
+        tokens=250_000,
+        validity_days=31,
+        priority=30,
+        beyond="stop",
+        tax_category="token_package",
+        loaded_at=datetime(2026, 9, 1, tzinfo=UTC),
+    )
+    return Order.objects.create(
+        subscriber=debtors.account("李四"),
+        version=version,
+        amount_fen=100,
+        pay=Order.Pay.NOW,
+        key="order-1",
+        created_at=datetime(2026, 10, 20, tzinfo=UTC),
+    )
