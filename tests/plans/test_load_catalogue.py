@@ -91,16 +91,19 @@ def test_the_database_refuses_to_change_or_remove_a_version(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_loads_at_once_make_one_version_of_each_plan() -> None:
+def test_eight_loads_of_a_changed_file_at_once_make_one_version(tmp_path: Path) -> None:
+    catalogue.load(path=file(tmp_path), now=NOON)
+    changed = file(tmp_path, plan=DEARER)
+
     def load(_: int) -> int:
         try:
-            return catalogue.load(now=NOON).new_versions
+            return catalogue.load(path=changed, now=NOON).new_versions
         finally:
             close_connection()
 
     with ThreadPoolExecutor(8) as pool:
-        assert sorted(pool.map(load, range(8))) == [0] * 7 + [9]
-    assert PlanVersion.objects.count() == 9
+        assert sorted(pool.map(load, range(8))) == [0] * 7 + [1]
+    assert PlanVersion.objects.filter(plan__code="token-9.9").count() == 2
 
 
 def test_the_command_loads_the_shipped_file_and_prints_counts() -> None:
