@@ -93,7 +93,8 @@ def test_the_database_refuses_to_change_or_remove_a_version(
 @pytest.mark.django_db(transaction=True)
 def test_eight_loads_of_a_changed_file_at_once_make_one_version(tmp_path: Path) -> None:
     catalogue.load(path=file(tmp_path), now=NOON)
-    changed = file(tmp_path, plan=DEARER)
+    # Without models in it, since their rows too would put the loads in line.
+    changed = file(tmp_path, plan=DEARER, model=" []")
 
     def load(_: int) -> int:
         try:
