@@ -6,7 +6,7 @@ Every page starts from the signed-in subscriber, so what is foreign is a 404 by 
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, ParamSpec
 
 from django.conf import settings
 from django.contrib import messages
@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts import keys, languages
-from accounts.models import ApiKey, Subscriber, User
+from accounts.models import ApiKey, Subscriber
 from config import clock
 from config.errors import DomainError
 
@@ -41,7 +41,7 @@ def subscriber_required(view: SubscriberView[P]) -> Callable[Concatenate[HttpReq
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
-        user = cast(User, request.user)
+        user = request.user
         rows = Subscriber.objects.select_related("account")
         subscriber = rows.filter(user=user).first() if user.is_active else None
         if subscriber is None:

@@ -1,4 +1,4 @@
-"""Amounts as people read them: tokens in 万/亿 or K/M/B, money in yuan. Pure integers, no floats."""
+"""Amounts as people read them: tokens in 万/亿 or K/M/B, money in yuan. Integers throughout."""
 
 MT_PER_TOKEN = 1000
 CHINESE_STEPS = ((10**8, "亿"), (10**4, "万"))
@@ -18,7 +18,7 @@ def exact_tokens(mt: int) -> str:
 
 
 def short_amount(tokens: int, language: str) -> tuple[str, str]:
-    """A count of tokens as (number, unit), cut off and never rounded up, so no screen promises more.
+    """A count of tokens as (number, unit), cut off and never rounded up: no screen promises more.
 
     Under ten thousand every digit is shown; above, two decimals, or one from a hundred units on.
     """

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from babel.messages.catalog import Catalog
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_python
@@ -57,8 +57,11 @@ def read() -> Catalog:
 def write(catalog: Catalog) -> None:
     """Write django.po without line numbers and dates, so that a diff shows words only."""
     for message in catalog:
-        message.locations = [(name, None) for name in sorted({name for name, _ in message.locations})]
-    catalog.header_comment = "# Chinese (Simplified). Kept in step by: python -m config.translations"
+        names = sorted({name for name, _ in message.locations})
+        message.locations = cast(list[tuple[str, int]], [(name, None) for name in names])
+    catalog.header_comment = (
+        "# Chinese (Simplified). Kept in step by: python -m config.translations"
+    )
     catalog.project, catalog.fuzzy = "tokenpack", False
     catalog.msgid_bugs_address = catalog.last_translator = ""
     catalog.creation_date = catalog.revision_date = FIXED
@@ -92,7 +95,9 @@ def _messages_of(path: Path) -> Iterator[tuple[int, Any, list[str], str | None]]
         # Django rewrites a template as gettext calls between filler, whose indentation would not
         # parse as Python.
         text = "\n".join(line.strip() for line in templatize(text).splitlines())
-    found = extract_python(io.BytesIO(text.encode()), list(KEYWORDS), ["Translators:"], {})
+    file, tags = io.BytesIO(text.encode()), ["Translators:"]
+    # Babel's annotations tell another shape than it yields: a text alone, or a tuple of arguments.
+    found: Any = extract_python(file, KEYWORDS, tags, {})
     for line, function, arguments, comments in found:
         given = arguments if isinstance(arguments, tuple) else (arguments,)
         context = given[0] if function.startswith(("pgettext", "npgettext")) else None

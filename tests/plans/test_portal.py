@@ -1,0 +1,58 @@
+"""Plans in the portal: what is held, what is on sale, and taking one."""
+
+from collections.abc import Iterator
+
+import pytest
+import time_machine
+from django.test import Client
+
+from accounts.models import Subscriber
+from plans.catalogue import LoadResult
+from plans.models import Charge, Subscription
+from tests.plans.conftest import NOON, at
+
+
+@pytest.fixture
+def portal(subscriber: Subscriber, shipped: LoadResult) -> Iterator[Client]:
+    assert subscriber.user is not None
+    client = Client(headers={"accept-language": "en"})
+    with time_machine.travel(NOON, tick=False):
+        client.force_login(subscriber.user)
+        yield client
+
+
+def test_everything_on_sale_is_shown_with_its_price(portal: Client) -> None:
+    page = portal.get("/plans/").content.decode()
+    for text in ("¥9.90", "¥299.90", "10 M", "250 K", "You have no plan"):
+        assert text in page
+
+
+def test_a_plan_taken_today_is_charged_for_the_rest_of_the_month(
+    portal: Client, subscriber: Subscriber
+) -> None:
+    offered = portal.get("/plans/token-9.9/").content.decode()
+    portal.post("/plans/token-9.9/", {"start": "now"})
+    charge = Charge.objects.get(subscriber=subscriber)
+    assert f"¥{charge.amount_fen // 100}.{charge.amount_fen % 100:02} for 7 of 30 days" in offered
+    assert "Token Plan 9.9" in portal.get("/plans/").content.decode()
+
+
+def test_a_plan_taken_for_next_month_begins_on_its_first_instant(
+    portal: Client, subscriber: Subscriber
+) -> None:
+    portal.post("/plans/token-9.9/", {"start": "next"})
+    assert Subscription.objects.get().starts_at == at("2026-12-01 00:00")
+    assert not Charge.objects.exists()
+
+
+def test_a_second_plan_is_refused_with_a_sentence(portal: Client) -> None:
+    portal.post("/plans/token-9.9/", {"start": "now"})
+    answer = portal.post("/plans/token-29.9/", {"start": "now"}, follow=True)
+    assert "You hold a plan already." in answer.content.decode()
+    assert Subscription.objects.count() == 1
+
+
+@pytest.mark.parametrize("code", ["pack-250k", "no-such-plan"])
+def test_what_is_no_plan_is_not_found(portal: Client, code: str) -> None:
+    assert portal.get(f"/plans/{code}/").status_code == 404
+    assert portal.post(f"/plans/{code}/").status_code == 404
