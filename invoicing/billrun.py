@@ -17,12 +17,15 @@ constraints on (account, cycle), on the number and on a line's charge hold even 
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Sum
 
 from accounts.models import Account
+from config.retrying import retry_transaction
 from usage import periods
 
 from . import numbering
@@ -34,9 +37,10 @@ from .billrun_sql import (
     LOCK_BILLING,
     MISSING_RATES,
     OVERAGE_LINES,
+    SHARD_LIMITS,
 )
 from .models import BillRun, Invoice
-from .querying import Row, fetch, run
+from .querying import fetch, run
 from .refusals import CycleNotEnded, MissingTaxRate
 
 SHARD_ACCOUNTS = 2000
@@ -60,13 +64,22 @@ class BillRunResult:
     gross_fen: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Issued:
     invoices: int = 0
     carried: int = 0
     net_fen: int = 0
     vat_fen: int = 0
     gross_fen: int = 0
+
+    def __add__(self, other: "_Issued") -> "_Issued":
+        return _Issued(
+            invoices=self.invoices + other.invoices,
+            carried=self.carried + other.carried,
+            net_fen=self.net_fen + other.net_fen,
+            vat_fen=self.vat_fen + other.vat_fen,
+            gross_fen=self.gross_fen + other.gross_fen,
+        )
 
 
 def bill_cycle(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> BillRunResult:
@@ -118,28 +131,37 @@ def _bill_shards(cycle: date, now: datetime, shard: int, *, keep: bool) -> _Issu
     while ids := list(
         Account.objects.filter(id__gt=after).order_by("id").values_list("id", flat=True)[:shard]
     ):
-        with transaction.atomic():
-            _bill_shard(cycle, now, after, ids[-1], issued)
-            if not keep:
-                transaction.set_rollback(True)
+        bill = partial(_in_transaction, cycle, now, after, ids[-1], keep)
+        issued += retry_transaction(bill)
         after = ids[-1]
     return issued
 
 
-def _bill_shard(cycle: date, now: datetime, after: int, upto: int, issued: _Issued) -> None:
+def _in_transaction(cycle: date, now: datetime, after: int, upto: int, keep: bool) -> _Issued:
+    """One shard, committed or (for a preview) rolled back; nothing of it waits without end."""
+    with transaction.atomic():
+        run(SHARD_LIMITS, {})
+        issued = _bill_shard(cycle, now, after, upto)
+        if not keep:
+            transaction.set_rollback(True)
+    return issued
+
+
+def _bill_shard(cycle: date, now: datetime, after: int, upto: int) -> _Issued:
     """Bill the accounts with after < id <= upto inside the caller's transaction."""
     run(LOCK_BILLING, {})
     rows = fetch(ACCOUNTS_TO_BILL, {"cycle": cycle, "after": after, "upto": upto})
     billed = [row for row in rows if row["total_fen"] >= 0]
-    issued.carried += len(rows) - len(billed)
+    carried = len(rows) - len(billed)
     if not billed:
-        return
+        return _Issued(carried=carried)
+    accounts = [row["account_id"] for row in billed]
     charges = [charge_id for row in billed for charge_id in row["charge_ids"]]
-    _refuse_missing_rates(cycle, [row["account_id"] for row in billed], charges)
+    _refuse_missing_rates(cycle, accounts, charges)
     numbers = numbering.draw(count=len(billed), now=now)
-    about: dict[str, object] = {
+    about: dict[str, Any] = {
         "cycle": cycle,
-        "accounts": [row["account_id"] for row in billed],
+        "accounts": accounts,
         "charges": charges,
         "category": OVERAGE_CATEGORY,
         "prefix": numbers.prefix,
@@ -153,14 +175,7 @@ def _bill_shard(cycle: date, now: datetime, after: int, upto: int, issued: _Issu
     assert run(DRAFT_INVOICES, about) == len(billed)
     assert run(CHARGE_LINES, about) == len(charges)
     run(OVERAGE_LINES, about)
-    _count(issued, fetch(FINALISE, about)[0])
-
-
-def _count(issued: _Issued, totals: Row) -> None:
-    issued.invoices += totals["invoices"]
-    issued.net_fen += totals["net_fen"]
-    issued.vat_fen += totals["vat_fen"]
-    issued.gross_fen += totals["gross_fen"]
+    return _Issued(carried=carried, **fetch(FINALISE, about)[0])
 
 
 def _refuse_missing_rates(cycle: date, accounts: list[int], charges: list[int]) -> None:

@@ -1,5 +1,11 @@
 """The statements of the bill run, in the order in which a shard runs them."""
 
+# An account with many millions of overage rows needs longer than a request may take; a shard waits
+# for another run's shard no longer than that one may take.
+SHARD_LIMITS = """
+    SELECT set_config('statement_timeout', '15min', true), set_config('lock_timeout', '15min', true)
+"""
+
 # Shards of all runs, of any cycle, one after the other; the region's schema is part of the lock.
 LOCK_BILLING = """
     SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':bill_run', 0))

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from plans.models import Order
 
@@ -78,11 +79,9 @@ def start_payment(
     assert (invoice_id is None) != (order_id is None)
     payment = Payment.objects.filter(account_id=account_id, key=key).first()
     if payment is None:
+        target = Q(invoice=invoice_id) if order_id is None else Q(order=order_id)
         unfinished = Payment.objects.filter(
-            account_id=account_id,
-            invoice_id=invoice_id,
-            order_id=order_id,
-            state=Payment.State.PENDING,
+            target, account_id=account_id, state=Payment.State.PENDING
         )
         for former in unfinished.exclude(key=key):
             settling.give_up(payment_id=former.pk, now=now)

@@ -8,7 +8,7 @@ from django.db import connection
 Row = dict[str, Any]
 
 
-def fetch(statement: str, parameters: Mapping[str, object]) -> list[Row]:
+def fetch(statement: str, parameters: Mapping[str, Any]) -> list[Row]:
     """The statement's rows, each by column name."""
     with connection.cursor() as cursor:
         cursor.execute(statement, dict(parameters))
@@ -16,8 +16,8 @@ def fetch(statement: str, parameters: Mapping[str, object]) -> list[Row]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def run(statement: str, parameters: Mapping[str, object]) -> int:
+def run(statement: str, parameters: Mapping[str, Any]) -> int:
     """Execute the statement; returns how many rows it wrote."""
     with connection.cursor() as cursor:
         cursor.execute(statement, dict(parameters))
-        return cursor.rowcount
+        return int(cursor.rowcount)

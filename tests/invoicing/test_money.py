@@ -51,7 +51,7 @@ def test_overage_is_rounded_half_up_once(mt: int, fen_per_million: int, fen: int
 
 @given(st.lists(st.integers(min_value=1, max_value=10**12), min_size=1, max_size=50))
 def test_a_line_never_differs_from_its_exact_price_by_more_than_half_a_fen(mts: list[int]) -> None:
-    exact = sum(Fraction(mt * 400, money.MT_PER_MILLION_TOKENS) for mt in mts)
+    exact = Fraction(sum(mt * 400 for mt in mts), money.MT_PER_MILLION_TOKENS)
     assert abs(money.overage_fen(sum(mts), 400) - exact) <= Fraction(1, 2)
 
 
