@@ -184,6 +184,7 @@ LOGIN_REDIRECT_URL = "/"
 # --- language and time -------------------------------------------------------------------------
 LANGUAGE_CODE = "zh-hans"
 LANGUAGES = [("zh-hans", "简体中文"), ("en", "English")]
+FORMAT_MODULE_PATH = "config.formats"
 LOCALE_PATHS = [BASE_DIR / "config" / "locale"]
 USE_TZ = True
 TIME_ZONE = "UTC"  # stored and computed in UTC; months are cut in BILLING_TIME_ZONE
@@ -272,6 +273,7 @@ METRICS_TOKEN = env("METRICS_TOKEN", default="")  # empty: whoever reaches the p
 CLOCK_FILE = env("CLOCK_FILE", default="")  # only the demo moves the clock; see config/clock.py
 USAGE_MAX_EVENTS = env.int("USAGE_MAX_EVENTS", default=10_000)
 USAGE_MAX_BYTES = env.int("USAGE_MAX_BYTES", default=16 * 2**20)
+RENEWAL_LEAD_SECONDS = env.int("RENEWAL_LEAD_SECONDS", default=600)
 EVENT_MAX_AGE_DAYS = env.int("EVENT_MAX_AGE_DAYS", default=62)
 KEY_RETENTION_DAYS = env.int("KEY_RETENTION_DAYS", default=70)
 EVENT_RETENTION_DAYS = env.int("EVENT_RETENTION_DAYS", default=400)

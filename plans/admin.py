@@ -6,7 +6,6 @@ from unfold.decorators import display
 
 from accounts.admin.subscribers import SubscriberAdmin
 from config.admin import ReadOnlyAdmin, ReadOnlyInline
-from config.formatting import yuan
 from usage.admin.filters import CycleFilter
 
 from .models import Charge, Order, Plan, PlanVersion, Subscription
@@ -16,12 +15,7 @@ class VersionInline(ReadOnlyInline):
     model = PlanVersion
     show_change_link = True
     ordering = ("-version",)
-    fields = ("version", "name", "price", "tokens", "validity_days", "beyond", "on_sale")
-    readonly_fields = ("price",)
-
-    @display(description=_("Price"))
-    def price(self, version: PlanVersion) -> str:
-        return yuan(version.price_fen)
+    fields = ("version", "name", "price_fen", "tokens", "validity_days", "beyond", "on_sale")
 
 
 @admin.register(Plan)
@@ -42,7 +36,7 @@ class PlanVersionAdmin(ReadOnlyAdmin):
         "version",
         "name",
         "audience",
-        "price",
+        "price_fen",
         "tokens",
         "beyond",
         "on_sale",
@@ -53,19 +47,10 @@ class PlanVersionAdmin(ReadOnlyAdmin):
     search_texts = ("plan__code", "name", "name_en")
     ordering = ("plan__code", "-version")
 
-    @display(description=_("Price"), ordering="price_fen")
-    def price(self, version: PlanVersion) -> str:
-        return yuan(version.price_fen)
-
 
 class SubscriptionInline(ReadOnlyInline):
     model = Subscription
-    fields = ("version", "price", "tokens", "starts_at", "ends_at", "renews_at")
-    readonly_fields = ("price",)
-
-    @display(description=_("Price"))
-    def price(self, subscription: Subscription) -> str:
-        return yuan(subscription.price_fen)
+    fields = ("version", "price_fen", "tokens", "starts_at", "ends_at", "renews_at")
 
 
 SubscriberAdmin.inlines.insert(0, SubscriptionInline)
@@ -73,29 +58,29 @@ SubscriberAdmin.inlines.insert(0, SubscriptionInline)
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ReadOnlyAdmin):
-    list_display = ("subscriber", "version", "price", "tokens", "starts_at", "ends_at", "renews_at")
+    list_display = (
+        "subscriber",
+        "version",
+        "price_fen",
+        "tokens",
+        "starts_at",
+        "ends_at",
+        "renews_at",
+    )
     list_select_related = ("subscriber", "version__plan")
     list_filter = ("version__plan",)
     search_phones = ("subscriber__msisdn",)
     search_ids = ("subscriber_id",)
 
-    @display(description=_("Price"))
-    def price(self, subscription: Subscription) -> str:
-        return yuan(subscription.price_fen)
-
 
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
-    list_display = ("created_at", "subscriber", "version", "amount", "pay", "state_label")
+    list_display = ("created_at", "subscriber", "version", "amount_fen", "pay", "state_label")
     list_select_related = ("subscriber", "version__plan")
     list_filter = ("state", "pay")
     search_texts = ("key",)
     search_phones = ("subscriber__msisdn",)
     search_ids = ("id", "subscriber_id")
-
-    @display(description=_("Amount"))
-    def amount(self, order: Order) -> str:
-        return yuan(order.amount_fen)
 
     @display(
         description=_("State"),
@@ -107,13 +92,9 @@ class OrderAdmin(ReadOnlyAdmin):
 
 @admin.register(Charge)
 class ChargeAdmin(ReadOnlyAdmin):
-    list_display = ("created_at", "account", "subscriber", "kind", "name", "amount", "cycle")
+    list_display = ("created_at", "account", "subscriber", "kind", "name", "amount_fen", "cycle")
     list_select_related = ("account", "subscriber")
     list_filter = (CycleFilter, "kind")
     search_texts = ("key",)
     search_phones = ("subscriber__msisdn",)
     search_ids = ("account_id", "subscriber_id")
-
-    @display(description=_("Amount"))
-    def amount(self, charge: Charge) -> str:
-        return yuan(charge.amount_fen)

@@ -16,7 +16,7 @@ from usage.database import fast_cursor
 from usage.granting import Grant
 from usage.locking import lock_profiles
 from usage.models import NEVER, Bucket, ChargingProfile
-from usage.periods import cycle_end, cycle_of, day_of
+from usage.periods import cycle_end, cycle_of, day_of, day_start
 
 from . import catalogue, charging
 from .models import Charge, Subscription
@@ -32,23 +32,32 @@ def locked_subscriber(subscriber_id: int) -> Subscriber:
     return subscriber
 
 
-def make_good(*, subscriptions: Sequence[Subscription], now: datetime) -> None:
-    """Grant and charge cycle after cycle until the ones that hold `now`, or until the ends.
+def make_good(
+    *, subscriptions: Sequence[Subscription], now: datetime, until: datetime | None = None
+) -> None:
+    """Grant and charge cycle after cycle up to the ones that hold `until` (`now` unless told), or
+    up to the ends. A first month, whose terms replace others, and an end wait for `now`.
 
     The caller holds the transaction and the locks of the subscribers and subscriptions, which come
     with their `version` and `subscriber`.
     """
-    due = [one for one in subscriptions if one.renews_at <= now]
+    until = until or now
+    due = [one for one in subscriptions if _may_go_on(one, now, until)]
     # Terms are set one by one below, so the locks are taken in their order before.
     with fast_cursor() as cursor:
         lock_profiles(cursor, sorted({one.subscriber_id for one in due}))
     while due:
         for subscription in due:
-            if _is_over(subscription):
+            if _is_over(subscription) and subscription.renews_at <= now:
                 _finish(subscription, now)
-        due = [one for one in due if one.renews_at <= now]
+        due = [one for one in due if _may_go_on(one, now, until)]
         _begin_cycles(due, now)
-        due = [one for one in due if one.renews_at <= now]
+        due = [one for one in due if _may_go_on(one, now, until)]
+
+
+def _may_go_on(subscription: Subscription, now: datetime, until: datetime) -> bool:
+    early = subscription.renews_at > subscription.starts_at and not _is_over(subscription)
+    return subscription.renews_at <= (until if early else now)
 
 
 def _is_over(subscription: Subscription) -> bool:
@@ -91,7 +100,8 @@ def _grant(subscription: Subscription, share: Stub) -> Grant:
         name=version.name,
         name_en=version.name_en,
         amount_mt=share.tokens * 1000,
-        valid_from=subscription.renews_at,
+        # The day of the start is paid for as a whole, so its tokens are good for all of it.
+        valid_from=day_start(day_of(subscription.renews_at)),
         valid_until=cycle_end(cycle),
         key=_key(subscription, cycle),
         priority=version.priority,

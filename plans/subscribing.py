@@ -6,8 +6,9 @@ Every verb locks the subscriber's row first, so what is sold to one subscriber s
 import logging
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, Q, QuerySet
 
 from accounts import lifecycle
 from accounts.models import Account, Subscriber
@@ -155,7 +156,9 @@ def end_subscription(
 
 
 def renew_due(*, now: datetime, limit: int = 1000) -> int:
-    """Grant and charge every month that has begun, for at most `limit` subscribers; how many.
+    """Grant and charge every month that has begun or will within RENEWAL_LEAD_SECONDS, for at most
+    `limit` subscribers; how many. The lead lets the month's tokens be there when the month begins,
+    so that nobody is cut off at midnight while millions are renewed.
 
     A suspended subscriber keeps the plan and goes on paying for it, as the contract does; ending
     the subscription stops that. Several processes may run this at once: each takes subscribers
@@ -164,7 +167,7 @@ def renew_due(*, now: datetime, limit: int = 1000) -> int:
     renewed, after = 0, 0
     while renewed < limit:
         size = min(SHARD, limit - renewed)
-        shard = list(_due(now).filter(id__gt=after)[:size])
+        shard = list(_due(now + _lead()).filter(id__gt=after)[:size])
         if not shard:
             break
         renewed += _renew_shard(shard, now)
@@ -172,9 +175,17 @@ def renew_due(*, now: datetime, limit: int = 1000) -> int:
     return renewed
 
 
-def _due(now: datetime) -> QuerySet[Subscriber, int]:
-    """The ids of subscribers with a month that has begun or an end that is reached, in order."""
-    due = Subscription.objects.filter(renews_at__lte=now)
+def _lead() -> timedelta:
+    return timedelta(seconds=settings.RENEWAL_LEAD_SECONDS)
+
+
+def _due(until: datetime) -> QuerySet[Subscriber, int]:
+    """The ids of subscribers with a further month to begin by then, in order; a first month and
+    an end take their time."""
+    further = Q(renews_at__gt=F("starts_at")) & ~Q(ends_at__lte=F("renews_at"))
+    due = Subscription.objects.filter(
+        Q(renews_at__lte=until) & further | Q(renews_at__lte=until - _lead())
+    )
     ids = Subscriber.objects.filter(id__in=due.values("subscriber_id")).order_by("id")
     return ids.values_list("id", flat=True)
 
@@ -204,11 +215,11 @@ def _renew_alone(subscriber_id: int, now: datetime) -> int:
 def _renew(subscriber_ids: list[int], now: datetime) -> int:
     # Read under the lock: what another process renewed meanwhile is not due any more.
     rows = Subscription.objects.select_for_update(of=("self",))
-    due = rows.filter(subscriber_id__in=subscriber_ids, renews_at__lte=now)
+    due = rows.filter(subscriber_id__in=subscriber_ids, renews_at__lte=now + _lead())
     subscriptions = list(
         due.select_related("version__plan", "subscriber").order_by("subscriber_id", "starts_at")
     )
-    make_good(subscriptions=subscriptions, now=now)
+    make_good(subscriptions=subscriptions, now=now, until=now + _lead())
     return len({subscription.subscriber_id for subscription in subscriptions})
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
+
 from invoicing import billrun
 from invoicing.tasks import issue_invoices
 from plans.models import Subscription
@@ -26,10 +28,10 @@ class TooSlow(Exception):
 def close_month(cycle: date, say: Callable[[str], None]) -> None:
     """Turn the month, close its buckets after the grace time, issue its invoices."""
     end = cycle_end(cycle)
-    say("the month turns: next month's tokens are granted")
-    move_clock_to(end + timedelta(seconds=5))
-    now = end + timedelta(seconds=5)
-    _until("renewal", renew_subscriptions, [], lambda: not _renewals_due(now))
+    say("the month turns: next month's tokens are granted ahead of it")
+    now = end - timedelta(seconds=settings.RENEWAL_LEAD_SECONDS)
+    move_clock_to(now)
+    _until("renewal", renew_subscriptions, [], lambda: not _renewals_due(end))
     say("the grace time is over: what is left of the month expires")
     now = end + timedelta(minutes=61)
     move_clock_to(now)

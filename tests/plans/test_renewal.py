@@ -43,11 +43,23 @@ def granted(cycle: str) -> tuple[int, int]:
     )
 
 
-def test_a_month_begins_at_midnight_of_the_billing_zone(subscriber: Subscriber) -> None:
+def test_a_months_tokens_are_there_when_it_begins_at_midnight_of_the_billing_zone(
+    subscriber: Subscriber,
+) -> None:
     subscribe(subscriber)
-    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T15:59:59+00:00")) == 0
-    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T16:00:00+00:00")) == 1
+    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T15:49:59+00:00")) == 0
+    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T15:50:00+00:00")) == 1
     assert granted("2026-12") == (1, 1)
+    bucket = Bucket.objects.get(key__endswith=":2026-12")
+    assert bucket.valid_from == datetime.fromisoformat("2026-11-30T16:00:00+00:00")
+
+
+def test_a_plan_that_ends_with_the_month_is_not_renewed_ahead(subscriber: Subscriber) -> None:
+    subscription = subscribe(subscriber)
+    subscribing.end_subscription(subscription_id=subscription.pk, actor="clerk", now=NOON)
+    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T15:55:00+00:00")) == 0
+    assert subscribing.renew_due(now=datetime.fromisoformat("2026-11-30T16:00:00+00:00")) == 1
+    assert granted("2026-12") == (0, 0)
 
 
 def test_a_second_run_finds_the_month_done(subscriber: Subscriber) -> None:

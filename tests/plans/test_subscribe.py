@@ -49,7 +49,8 @@ def test_bill_01_a_start_now_pays_and_gets_the_share_of_its_days(subscriber: Sub
     subscription = subscribe(subscriber)
     assert months(subscriber) == [("2026-11", 9_333_333, 698)]
     bucket = Bucket.objects.get()
-    assert (bucket.valid_from, bucket.valid_until) == (NOON, at("2026-12-01 00:00"))
+    today = at("2026-11-24 00:00")  # the day of the start is paid for as a whole
+    assert (bucket.valid_from, bucket.valid_until) == (today, at("2026-12-01 00:00"))
     assert (bucket.kind, bucket.priority, bucket.remaining_mt) == ("plan", 20, 9_333_333_000)
     charge = Charge.objects.get()
     assert (charge.period_start, charge.period_end) == (NOON, at("2026-12-01 00:00"))
