@@ -1,19 +1,18 @@
 """Charging a batch: lock whom it concerns, let their buckets pay, book what nothing covers.
 
-Locks: charging profiles in subscriber order, and nothing after them but the feed's advisory lock.
-Buckets are only moved by whoever holds their subscriber's profile, so they need no lock of their
-own. Everything here runs inside the caller's transaction.
+Locks: charging profiles in subscriber order, then pools, and nothing after them but the feed's
+advisory lock. Everything here runs inside the caller's transaction.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from . import enforcement
 from .database import Cursor, copy_lines
-from .locking import Profile, lock_profiles, open_buckets
-from .periods import cycle_of
+from .locking import Standing, lock_standing
+from .periods import cycle_of, day_of
 from .waterfall import OpenBucket, burn
 
 # The periods whose buckets are closed already: usage of such a time comes late.
@@ -34,10 +33,22 @@ CYCLE_OVERAGE = """
 
 ADD_CYCLE_OVERAGE = """
     INSERT INTO usage_cycleoverage AS total (subscriber_id, cycle, priced_mt, uncovered_mt)
-    VALUES (%(subscriber_id)s, %(cycle)s, %(priced_mt)s, %(uncovered_mt)s)
+    SELECT added.subscriber_id, added.cycle, added.priced_mt, added.uncovered_mt
+      FROM unnest(%(owners)s::bigint[], %(cycles)s::date[], %(priced)s::bigint[],
+                  %(uncovered)s::bigint[]) AS added (subscriber_id, cycle, priced_mt, uncovered_mt)
+     ORDER BY added.subscriber_id, added.cycle
         ON CONFLICT (subscriber_id, cycle) DO UPDATE
        SET priced_mt = total.priced_mt + EXCLUDED.priced_mt,
            uncovered_mt = total.uncovered_mt + EXCLUDED.uncovered_mt
+"""
+
+ADD_POOL_USAGE = """
+    INSERT INTO usage_poolusage AS total (pool_id, subscriber_id, day, mt)
+    SELECT added.pool_id, added.subscriber_id, added.day, added.mt
+      FROM unnest(%(pools)s::bigint[], %(owners)s::bigint[], %(days)s::date[],
+                  %(amounts)s::bigint[]) AS added (pool_id, subscriber_id, day, mt)
+     ORDER BY added.subscriber_id, added.day, added.pool_id
+        ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
 """
 
 LEDGER_COLUMNS = "bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at"
@@ -58,52 +69,58 @@ class Usage:
     occurred_at: datetime
     mt: int
     late: bool = False
-    debits: list[tuple[int, int]] = field(default_factory=list)
+    debits: list[tuple[OpenBucket, int]] = field(default_factory=list)
     priced_mt: int = 0
     uncovered_mt: int = 0
 
     @property
     def debited_mt(self) -> int:
         """What buckets paid."""
-        return self.mt - self.priced_mt - self.uncovered_mt
+        return sum(mt for _bucket, mt in self.debits)
 
 
-def charge(cursor: Cursor, usages: Sequence[Usage], *, now: datetime) -> dict[int, Profile]:
-    """Charge events in order of their time and write what moved; returns the locked profiles by
-    subscriber, with `blocked` as it is now."""
-    ids = sorted({usage.subscriber_id for usage in usages})
-    profiles = lock_profiles(cursor, ids)
-    buckets = open_buckets(cursor, ids)
+def charge(cursor: Cursor, usages: Sequence[Usage], *, now: datetime) -> Standing:
+    """Charge events in order of their time and write what moved.
+
+    Returns the locked subscribers as they stand afterwards, `blocked` included.
+    """
+    standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
     ordered = sorted(usages, key=lambda usage: (usage.occurred_at, usage.id))
-    _mark_late(cursor, ordered, buckets)
+    _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
         at = now if usage.late else usage.occurred_at
+        buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
         usage.debits, uncovered = burn(
-            buckets[usage.subscriber_id], model_id=usage.model_id, at=at, mt=usage.mt
+            buckets, model_id=usage.model_id, at=at, mt=usage.mt, pool_mt=pool_mt
         )
+        if pool_mt is not None:
+            _count_pool_usage(standing, usage, at)
         if uncovered:
             left.append((usage, uncovered))
-    totals = _priced_totals(cursor, profiles, ordered, now)
-    _price(left, profiles, totals)
-    _write(cursor, ordered, profiles, now)
+    totals = priced_totals(cursor, standing, (usage.occurred_at for usage in ordered), now=now)
+    _price(left, standing, totals)
+    _write(cursor, ordered, standing, now)
     latest = {usage.subscriber_id: usage.occurred_at for usage in ordered}
-    enforcement.settle(
-        cursor, profiles=profiles, buckets=buckets, latest=latest, totals=totals, now=now
-    )
-    return profiles
+    enforcement.settle(cursor, standing=standing, latest=latest, totals=totals, now=now)
+    return standing
 
 
-def _mark_late(
-    cursor: Cursor, usages: Sequence[Usage], buckets: dict[int, list[OpenBucket]]
-) -> None:
+def _count_pool_usage(standing: Standing, usage: Usage, at: datetime) -> None:
+    membership = standing.membership(usage.subscriber_id, at)
+    taken = sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None)
+    if membership is not None and taken:
+        membership.take(at, taken)
+
+
+def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> None:
     """Usage is late when its time lies in a closed bucket's period and in no open one's."""
     without = [
         usage
         for usage in usages
         if not any(
             bucket.valid_from <= usage.occurred_at < bucket.valid_until
-            for bucket in buckets[usage.subscriber_id]
+            for bucket in standing.buckets(usage.subscriber_id, usage.occurred_at)[0]
         )
     ]
     if not without:
@@ -119,14 +136,15 @@ def _mark_late(
         )
 
 
-def _priced_totals(
-    cursor: Cursor, profiles: dict[int, Profile], usages: Sequence[Usage], now: datetime
+def priced_totals(
+    cursor: Cursor, standing: Standing, times: Iterable[datetime], *, now: datetime
 ) -> dict[tuple[int, date], int]:
-    """Priced overage so far of the pay-as-you-go subscribers, by subscriber and cycle, in mt."""
-    payg = [owner for owner, profile in profiles.items() if profile.beyond == "payg"]
+    """Priced overage so far of the pay-as-you-go subscribers, by subscriber and cycle, in mt; the
+    cycles are those of `times` and of `now`."""
+    payg = [owner for owner, one in standing.profiles.items() if one.beyond == "payg"]
     totals: dict[tuple[int, date], int] = defaultdict(int)
     if payg:
-        cycles = sorted({cycle_of(now), *(cycle_of(usage.occurred_at) for usage in usages)})
+        cycles = sorted({cycle_of(now), *(cycle_of(at) for at in times)})
         for owner, cycle, priced in cursor.execute(CYCLE_OVERAGE, {"ids": payg, "cycles": cycles}):
             totals[owner, cycle] = priced
     return totals
@@ -134,62 +152,93 @@ def _priced_totals(
 
 def _price(
     left: Sequence[tuple[Usage, int]],
-    profiles: dict[int, Profile],
+    standing: Standing,
     totals: dict[tuple[int, date], int],
 ) -> None:
     """Split what no bucket covered into priced (up to the cycle's cap) and uncovered."""
     for usage, mt in left:
-        profile = profiles[usage.subscriber_id]
+        profile = standing.profiles[usage.subscriber_id]
         if profile.beyond == "payg":
             key = usage.subscriber_id, cycle_of(usage.occurred_at)
-            usage.priced_mt = min(mt, max(0, profile.payg_cap_mt - totals[key]))
+            held = profile.reserved_payg_mt
+            usage.priced_mt = min(mt, max(0, profile.payg_cap_mt - held - totals[key]))
             totals[key] += usage.priced_mt
         usage.uncovered_mt = mt - usage.priced_mt
 
 
-def _write(
-    cursor: Cursor, usages: Sequence[Usage], profiles: dict[int, Profile], now: datetime
-) -> None:
-    """Ledger entries (a trigger moves the buckets), overage rows and the cycle's totals."""
+def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
+    """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
     recorded = now.isoformat()
     copy_lines(
         cursor,
         table="usage_ledgerentry",
         columns=LEDGER_COLUMNS,
         lines=(
-            f"{bucket_id}\t{usage.subscriber_id}\tdebit\t{-mt}\t{usage.id}\t{recorded}"
+            f"{bucket.id}\t{usage.subscriber_id}\tdebit\t{-mt}\t{usage.id}\t{recorded}"
             for usage in usages
-            for bucket_id, mt in usage.debits
+            for bucket, mt in usage.debits
         ),
     )
+    _write_overage(
+        cursor, [one for one in usages if one.priced_mt or one.uncovered_mt], standing, now
+    )
+    if standing.of_pools:
+        _write_pool_usage(cursor, usages, now)
+
+
+def _write_overage(
+    cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime
+) -> None:
+    if not usages:
+        return
     lines: list[str] = []
     sums: dict[tuple[int, date], list[int]] = defaultdict(lambda: [0, 0])
     for usage in usages:
-        if not (usage.priced_mt or usage.uncovered_mt):
-            continue
-        profile = profiles[usage.subscriber_id]
+        profile = standing.profiles[usage.subscriber_id]
         cycle = cycle_of(usage.occurred_at)
         sums[usage.subscriber_id, cycle][0] += usage.priced_mt
         sums[usage.subscriber_id, cycle][1] += usage.uncovered_mt
         head = (
             f"{usage.id}\t{usage.batch_id}\t{usage.subscriber_id}\t{profile.account_id}\t"
-            f"{usage.model_id}\t{cycle}\t{usage.occurred_at.isoformat()}\t{recorded}"
+            f"{usage.model_id}\t{cycle}\t{usage.occurred_at.isoformat()}\t{now.isoformat()}"
         )
         if usage.priced_mt:
             lines.append(f"{head}\t{usage.priced_mt}\tt\t{profile.payg_fen_per_million}")
         if usage.uncovered_mt:
             lines.append(f"{head}\t{usage.uncovered_mt}\tf\t0")
     copy_lines(cursor, table="usage_overage", columns=OVERAGE_COLUMNS, lines=lines)
+    add_cycle_overage(cursor, {key: (priced, rest) for key, (priced, rest) in sums.items()})
+
+
+def add_cycle_overage(cursor: Cursor, sums: Mapping[tuple[int, date], tuple[int, int]]) -> None:
+    """Add (priced, uncovered) mt to the totals of (subscriber, cycle)."""
+    keys = sorted(sums)
+    cursor.execute(
+        ADD_CYCLE_OVERAGE,
+        {
+            "owners": [owner for owner, _cycle in keys],
+            "cycles": [cycle for _owner, cycle in keys],
+            "priced": [sums[key][0] for key in keys],
+            "uncovered": [sums[key][1] for key in keys],
+        },
+    )
+
+
+def _write_pool_usage(cursor: Cursor, usages: Sequence[Usage], now: datetime) -> None:
+    sums: dict[tuple[int, date, int], int] = defaultdict(int)
+    for usage in usages:
+        day = day_of(now if usage.late else usage.occurred_at)
+        for bucket, mt in usage.debits:
+            if bucket.pool_id is not None:
+                sums[usage.subscriber_id, day, bucket.pool_id] += mt
     if sums:
-        cursor.executemany(
-            ADD_CYCLE_OVERAGE,
-            [
-                {
-                    "subscriber_id": owner,
-                    "cycle": cycle,
-                    "priced_mt": priced,
-                    "uncovered_mt": uncovered,
-                }
-                for (owner, cycle), (priced, uncovered) in sorted(sums.items())
-            ],
+        keys = sorted(sums)
+        cursor.execute(
+            ADD_POOL_USAGE,
+            {
+                "owners": [owner for owner, _day, _pool in keys],
+                "days": [day for _owner, day, _pool in keys],
+                "pools": [pool for _owner, _day, pool in keys],
+                "amounts": [sums[key] for key in keys],
+            },
         )

@@ -14,10 +14,10 @@ from django.db import transaction
 from accounts import outbox
 
 from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, fast_cursor
-from .locking import Profile, lock_profiles, open_buckets
+from .locking import Profile, Standing, lock_profiles, lock_standing
 from .models import BlockChange
 from .notices import notice_text
-from .periods import cycle_of
+from .periods import cycle_of, day_of, minute_of_day
 from .waterfall import OpenBucket
 
 THRESHOLDS = (50, 80, 100)  # percent of the tokens valid now
@@ -48,7 +48,7 @@ ADD_NOTICE = """
 """
 
 PRICED_SO_FAR = """
-    SELECT total.subscriber_id, total.cycle, total.priced_mt
+    SELECT total.subscriber_id, total.priced_mt
       FROM usage_cycleoverage AS total
      WHERE total.subscriber_id = ANY(%(ids)s) AND total.cycle = %(cycle)s
      ORDER BY total.subscriber_id
@@ -56,6 +56,15 @@ PRICED_SO_FAR = """
 
 # Subscribers whose block is not what their state and their buckets of this instant say.
 MISJUDGED = """
+    WITH open_bucket AS (
+        SELECT bucket.subscriber_id, bucket.pool_id
+          FROM usage_bucket AS bucket
+         WHERE bucket.closed_at IS NULL AND bucket.remaining_mt > 0
+           AND bucket.valid_from <= %(now)s AND bucket.valid_until > %(now)s
+           AND CASE WHEN bucket.minute_from < bucket.minute_until
+                    THEN %(minute)s >= bucket.minute_from AND %(minute)s < bucket.minute_until
+                    ELSE %(minute)s >= bucket.minute_from OR %(minute)s < bucket.minute_until END
+    )
     SELECT profile.subscriber_id
       FROM usage_chargingprofile AS profile
       JOIN accounts_subscriber AS subscriber ON subscriber.id = profile.subscriber_id
@@ -67,12 +76,23 @@ MISJUDGED = """
                WHEN subscriber.state <> 'active' THEN ''
                WHEN profile.beyond = 'payg'
                     AND COALESCE(total.priced_mt, 0) < profile.payg_cap_mt THEN ''
-               WHEN EXISTS (SELECT 1 FROM usage_bucket AS bucket
-                             WHERE bucket.subscriber_id = profile.subscriber_id
-                               AND bucket.closed_at IS NULL
-                               AND bucket.remaining_mt > bucket.reserved_mt
-                               AND bucket.valid_from <= %(now)s
-                               AND bucket.valid_until > %(now)s) THEN ''
+               WHEN EXISTS (SELECT 1 FROM open_bucket
+                             WHERE open_bucket.subscriber_id = profile.subscriber_id) THEN ''
+               WHEN profile.pooled AND EXISTS (
+                    SELECT 1 FROM usage_poolmember AS member
+                      JOIN open_bucket ON open_bucket.pool_id = member.pool_id
+                     WHERE member.subscriber_id = profile.subscriber_id
+                       AND member.joined_at <= %(now)s
+                       AND (member.left_at IS NULL OR member.left_at > %(now)s)
+                       AND member.cycle_cap_mt > COALESCE((
+                           SELECT SUM(used.mt) FROM usage_poolusage AS used
+                            WHERE used.subscriber_id = member.subscriber_id
+                              AND used.pool_id = member.pool_id AND used.day >= %(cycle)s), 0)
+                       AND member.day_cap_mt > COALESCE((
+                           SELECT SUM(used.mt) FROM usage_poolusage AS used
+                            WHERE used.subscriber_id = member.subscriber_id
+                              AND used.pool_id = member.pool_id AND used.day = %(day)s), 0)
+                    ) THEN ''
                ELSE 'quota_exhausted'
            END
      ORDER BY profile.subscriber_id
@@ -98,8 +118,7 @@ class FeedPage:
 def settle(
     cursor: Cursor,
     *,
-    profiles: Mapping[int, Profile],
-    buckets: Mapping[int, Sequence[OpenBucket]],
+    standing: Standing,
     latest: Mapping[int, datetime],
     totals: Mapping[tuple[int, date], int],
     now: datetime,
@@ -110,12 +129,12 @@ def settle(
     subscriber and cycle. Sets `blocked` on the profiles.
     """
     changed = []
-    for owner, profile in profiles.items():
-        verdict = _verdict(profile, buckets.get(owner, ()), latest.get(owner, now), totals, now)
+    for owner, profile in standing.profiles.items():
+        verdict = _verdict(standing, profile, latest.get(owner, now), totals, now)
         if verdict != profile.blocked:
             profile.blocked = verdict
             changed.append(profile)
-        _notice(cursor, profile, buckets.get(owner, ()), now)
+        _notice(cursor, profile, standing.own.get(owner, ()), now)
     if not changed:
         return
     cursor.execute(ADVISORY_LOCK, {"guard": BLOCK_FEED})
@@ -129,31 +148,24 @@ def settle(
 
 
 def _verdict(
+    standing: Standing,
     profile: Profile,
-    buckets: Sequence[OpenBucket],
     latest: datetime,
     totals: Mapping[tuple[int, date], int],
     now: datetime,
 ) -> str:
     """The block that should be in force. Usage of the past blocks nobody who has tokens now, and
-    unblocks nobody who has none."""
+    unblocks nobody who has none. What a session holds is not used yet, so it counts as left."""
+    owner = profile.subscriber_id
     if profile.state in {"suspended", "terminated"}:
         return profile.state
     if profile.state != "active":
         return ""
-    if profile.beyond == "payg":
-        spent = totals.get((profile.subscriber_id, cycle_of(now)), 0)
-        if spent < profile.payg_cap_mt:
-            return ""
-    if _left(buckets, now):
+    if profile.beyond == "payg" and totals.get((owner, cycle_of(now)), 0) < profile.payg_cap_mt:
         return ""
-    return "quota_exhausted" if not _left(buckets, latest) else profile.blocked
-
-
-def _left(buckets: Sequence[OpenBucket], at: datetime) -> int:
-    return sum(
-        bucket.available_mt for bucket in buckets if bucket.valid_from <= at < bucket.valid_until
-    )
+    if standing.left_mt(owner, now):
+        return ""
+    return "quota_exhausted" if not standing.left_mt(owner, latest) else profile.blocked
 
 
 def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now: datetime) -> None:
@@ -164,7 +176,8 @@ def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now
         return
     cycle = cycle_of(now)
     told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
-    used = (size - sum(bucket.available_mt for bucket in valid)) * 100 // size
+    left = sum(bucket.available_mt + bucket.reserved_mt for bucket in valid)
+    used = (size - left) * 100 // size
     reached = [percent for percent in THRESHOLDS if told < percent <= used]
     if not reached:
         return
@@ -186,19 +199,17 @@ def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now
 @transaction.atomic
 def reconsider(*, subscriber_ids: Sequence[int], now: datetime) -> None:
     """Decide anew for these subscribers, after a grant or a change of state or terms."""
-    ids = sorted(set(subscriber_ids))
     with fast_cursor() as cursor:
-        profiles = lock_profiles(cursor, ids)
-        rows = cursor.execute(PRICED_SO_FAR, {"ids": ids, "cycle": cycle_of(now)})
-        totals = {(owner, cycle): priced for owner, cycle, priced in rows}
-        settle(
-            cursor,
-            profiles=profiles,
-            buckets=open_buckets(cursor, ids),
-            latest={},
-            totals=totals,
-            now=now,
-        )
+        standing = lock_standing(cursor, sorted(set(subscriber_ids)), now=now)
+        totals = priced_so_far(cursor, standing, now)
+        settle(cursor, standing=standing, latest={}, totals=totals, now=now)
+
+
+def priced_so_far(cursor: Cursor, standing: Standing, now: datetime) -> dict[tuple[int, date], int]:
+    """Priced overage (mt) of the running cycle by subscriber and cycle."""
+    ids, cycle = sorted(standing.profiles), cycle_of(now)
+    rows = cursor.execute(PRICED_SO_FAR, {"ids": ids, "cycle": cycle})
+    return {(owner, cycle): priced for owner, priced in rows}
 
 
 def sweep(*, now: datetime, limit: int = 2000) -> int:
@@ -207,7 +218,13 @@ def sweep(*, now: datetime, limit: int = 2000) -> int:
     Returns how many were looked at again, at most `limit`; each hundred is its own transaction.
     """
     with fast_cursor() as cursor:
-        rows = cursor.execute(MISJUDGED, {"now": now, "cycle": cycle_of(now), "limit": limit})
+        instant = {
+            "now": now,
+            "cycle": cycle_of(now),
+            "day": day_of(now),
+            "minute": minute_of_day(now),
+        }
+        rows = cursor.execute(MISJUDGED, instant | {"limit": limit})
         ids = [owner for (owner,) in rows]
     for start in range(0, len(ids), 100):
         part = ids[start : start + 100]

@@ -139,7 +139,7 @@ def _ingest(
             )
             for item in fresh
         ]
-        profiles = charge(cursor, usages, now=now)
+        profiles = charge(cursor, usages, now=now).profiles
         _write_events(cursor, node, fresh, usages)
         result = BatchResult(batch_id, Tally(), sorted(refusals, key=lambda one: one.position))
         by_day = _tallies(usages, duplicates, refusals)
@@ -246,7 +246,7 @@ def _tallies(
         tally.received += 1
         tally.accepted += 1
         tally.accepted_mt += usage.mt
-        tally.debited_mt += sum(mt for _bucket, mt in usage.debits)
+        tally.debited_mt += usage.debited_mt
         tally.overage_mt += usage.priced_mt
         tally.uncovered_mt += usage.uncovered_mt
     for item in duplicates:

@@ -13,7 +13,7 @@ from config.errors import DomainError
 
 from .database import fast_cursor
 from .enforcement import reconsider
-from .locking import lock_profiles
+from .locking import lock_pools, lock_profiles
 from .models import Bucket, LedgerEntry
 
 ADD_ENTRY = """
@@ -25,7 +25,7 @@ ADD_ENTRY = """
 
 # Buckets whose grace time is over, a bounded part; nothing of them may be held by a session.
 DUE_TO_CLOSE = """
-    SELECT bucket.id, bucket.subscriber_id
+    SELECT bucket.id, bucket.subscriber_id, bucket.pool_id
       FROM usage_bucket AS bucket
      WHERE bucket.closed_at IS NULL AND bucket.close_at <= %(now)s AND bucket.reserved_mt = 0
      ORDER BY bucket.close_at, bucket.id
@@ -167,15 +167,18 @@ def adjust(*, bucket_id: int, amount_mt: int, actor: str, reason: str, now: date
 def close_due_buckets(*, now: datetime, limit: int = 1000) -> int:
     """Close buckets whose grace time is over; what is left in them expires. Returns how many.
 
-    One transaction for at most `limit` buckets; call again until it returns 0.
+    One transaction for at most `limit` buckets; call again until it returns 0. Members of a pool
+    whose bucket is closed are looked at by the sweep.
     """
     with transaction.atomic(), fast_cursor() as cursor:
         due = cursor.execute(DUE_TO_CLOSE, {"now": now, "limit": limit}).fetchall()
-        ids = [bucket_id for bucket_id, _owner in due]
-        owners = sorted({owner for _bucket_id, owner in due})
+        ids = [bucket_id for bucket_id, _owner, _pool in due]
+        owners = sorted({owner for _bucket_id, owner, _pool in due if owner is not None})
+        pools = sorted({pool for _bucket_id, _owner, pool in due if pool is not None})
         if not ids:
             return 0
         lock_profiles(cursor, owners)
+        lock_pools(cursor, pools)
         cursor.execute(EXPIRE_REST, {"now": now, "ids": ids})
         cursor.execute(MARK_CLOSED, {"now": now, "ids": ids})
         reconsider(subscriber_ids=owners, now=now)

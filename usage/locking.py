@@ -1,37 +1,75 @@
-"""Whom a charge concerns is locked first: charging profiles, in subscriber order, without wait
-for ever (lock_timeout is set on every connection)."""
+"""Whom a charge concerns is locked first: charging profiles in subscriber order, then pools in
+order; nothing is awaited for ever, since every connection has a lock_timeout.
+
+Buckets are only moved by whoever holds their subscriber's profile (or their pool's row), so they
+need no lock of their own.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 
 from config.errors import DomainError
 
 from .database import Cursor
+from .periods import cycle_of, day_of
 from .waterfall import OpenBucket, in_burn_order
 
 # In subscriber order, so that two batches never wait for each other crosswise.
 LOCK_PROFILES = """
     SELECT profile.subscriber_id, profile.account_id, profile.state, profile.beyond,
-           profile.payg_fen_per_million, profile.payg_cap_mt, profile.blocked,
-           profile.noticed_cycle, profile.noticed_percent
+           profile.payg_fen_per_million, profile.payg_cap_mt, profile.reserved_payg_mt,
+           profile.blocked, profile.pooled, profile.pool_first, profile.final_action,
+           profile.free_model, profile.noticed_cycle, profile.noticed_percent
       FROM usage_chargingprofile AS profile
      WHERE profile.subscriber_id = ANY(%(ids)s)
      ORDER BY profile.subscriber_id
        FOR NO KEY UPDATE
 """
 
+# Memberships that usage of the accepted age may fall into.
+MEMBERSHIPS = """
+    SELECT member.subscriber_id, member.pool_id, member.joined_at, member.left_at,
+           member.cycle_cap_mt, member.day_cap_mt
+      FROM usage_poolmember AS member
+     WHERE member.subscriber_id = ANY(%(ids)s)
+       AND (member.left_at IS NULL OR member.left_at > %(since)s)
+     ORDER BY member.subscriber_id, member.joined_at
+"""
 
-# What the subscribers of a batch may draw on.
+LOCK_POOLS = """
+    SELECT pool.id FROM usage_pool AS pool
+     WHERE pool.id = ANY(%(ids)s)
+     ORDER BY pool.id
+       FOR NO KEY UPDATE
+"""
+
+# What members with a cap took from their pools in the months in question.
+POOL_USAGE = """
+    SELECT used.subscriber_id, used.pool_id, used.day, used.mt
+      FROM usage_poolusage AS used
+     WHERE used.subscriber_id = ANY(%(ids)s) AND used.day >= %(since)s
+     ORDER BY used.subscriber_id, used.day
+"""
+
+# What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
+# its snapshot must hold what the former owner of the locks has written.
 OPEN_BUCKETS = """
     SELECT bucket.subscriber_id, bucket.id, bucket.priority, bucket.valid_from,
            bucket.valid_until, bucket.model_ids, bucket.created_at,
-           bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt
+           bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt,
+           bucket.reserved_mt, bucket.pool_id, bucket.minute_from, bucket.minute_until
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NULL
      ORDER BY bucket.subscriber_id, bucket.id
 """
+
+OPEN_POOL_BUCKETS = OPEN_BUCKETS.replace(
+    "bucket.subscriber_id = ANY(%(ids)s)", "bucket.pool_id = ANY(%(ids)s)"
+).replace("ORDER BY bucket.subscriber_id, bucket.id", "ORDER BY bucket.pool_id, bucket.id")
+
+OLDEST_USAGE = timedelta(days=63)  # a day more than events may be old
 
 
 @dataclass(slots=True)
@@ -44,9 +82,90 @@ class Profile:
     beyond: str
     payg_fen_per_million: int
     payg_cap_mt: int
+    reserved_payg_mt: int
     blocked: str
+    pooled: bool
+    pool_first: bool
+    final_action: str
+    free_model: str
     noticed_cycle: date | None
     noticed_percent: int
+
+
+@dataclass(slots=True)
+class Membership:
+    """When a subscriber may draw on a pool, how much, and what it took so far (mt by day)."""
+
+    pool_id: int
+    joined_at: datetime
+    left_at: datetime | None
+    cycle_cap_mt: int
+    day_cap_mt: int
+    used_mt: dict[date, int] = field(default_factory=dict)
+
+    def covers(self, at: datetime) -> bool:
+        """Whether the subscriber was a member then."""
+        return self.joined_at <= at and (self.left_at is None or at < self.left_at)
+
+    def allowance_mt(self, at: datetime) -> int:
+        """What the caps still let it take for usage of this instant."""
+        cycle, today = cycle_of(at), day_of(at)
+        month = sum(mt for day, mt in self.used_mt.items() if day.replace(day=1) == cycle)
+        return max(0, min(self.cycle_cap_mt - month, self.day_cap_mt - self.used_mt.get(today, 0)))
+
+    def take(self, at: datetime, mt: int) -> None:
+        """Count what was taken."""
+        day = day_of(at)
+        self.used_mt[day] = self.used_mt.get(day, 0) + mt
+
+
+@dataclass(slots=True)
+class Standing:
+    """Locked subscribers with all that may pay for them; lists of buckets are in burn order."""
+
+    profiles: dict[int, Profile]
+    own: dict[int, list[OpenBucket]]
+    memberships: dict[int, list[Membership]] = field(default_factory=dict)
+    of_pools: dict[int, list[OpenBucket]] = field(default_factory=dict)
+    _merged: dict[tuple[int, int], list[OpenBucket]] = field(default_factory=dict)
+
+    def membership(self, subscriber_id: int, at: datetime) -> Membership | None:
+        """The membership in force at an instant."""
+        for membership in self.memberships.get(subscriber_id, ()):
+            if membership.covers(at):
+                return membership
+        return None
+
+    def buckets(self, subscriber_id: int, at: datetime) -> tuple[list[OpenBucket], int | None]:
+        """What a subscriber may draw on for usage of this instant, and how much of it from the
+        pool (None: it is in none)."""
+        membership = self.membership(subscriber_id, at)
+        if membership is None:
+            return self.own.get(subscriber_id, []), None
+        key = subscriber_id, membership.pool_id
+        if key not in self._merged:
+            self._merged[key] = in_burn_order(
+                [*self.own.get(subscriber_id, []), *self.of_pools.get(membership.pool_id, [])],
+                pool_first=self.profiles[subscriber_id].pool_first,
+            )
+        return self._merged[key], membership.allowance_mt(at)
+
+    def left_mt(self, subscriber_id: int, at: datetime) -> int:
+        """What is not used at this instant, whether a session holds it or not."""
+        buckets, allowance = self.buckets(subscriber_id, at)
+        own = sum(
+            bucket.available_mt + bucket.reserved_mt
+            for bucket in buckets
+            if bucket.pool_id is None and bucket.is_valid(at)
+        )
+        if allowance is None:
+            return own
+        shared = sum(
+            bucket.available_mt + bucket.reserved_mt
+            for bucket in buckets
+            if bucket.pool_id is not None and bucket.is_valid(at)
+        )
+        return own + min(shared, allowance)
 
 
 class UnknownSubscriber(DomainError):
@@ -59,7 +178,7 @@ class UnknownSubscriber(DomainError):
 
 def lock_profiles(cursor: Cursor, ids: Sequence[int]) -> dict[int, Profile]:
     """Lock the profiles of these subscribers, in order; every one of them must exist."""
-    rows = cursor.execute(LOCK_PROFILES, {"ids": list(ids)}, prepare=True)
+    rows = cursor.execute(LOCK_PROFILES, {"ids": sorted(ids)}, prepare=True)
     profiles = {row[0]: Profile(*row) for row in rows}
     missing = set(ids) - set(profiles)
     if missing:
@@ -67,12 +186,52 @@ def lock_profiles(cursor: Cursor, ids: Sequence[int]) -> dict[int, Profile]:
     return profiles
 
 
-def open_buckets(cursor: Cursor, ids: list[int]) -> dict[int, list[OpenBucket]]:
-    """The open buckets of locked subscribers, each list in burn order."""
-    found: dict[int, list[OpenBucket]] = defaultdict(list)
-    for row in cursor.execute(OPEN_BUCKETS, {"ids": ids}, prepare=True):
-        subscriber_id, bucket_id, priority, start, end, models, created, available, size = row
-        found[subscriber_id].append(
-            OpenBucket(bucket_id, priority, start, end, frozenset(models), created, available, size)
-        )
-    return defaultdict(list, {owner: in_burn_order(own) for owner, own in found.items()})
+def lock_pools(cursor: Cursor, ids: Sequence[int]) -> None:
+    """Lock pools, in order; after the profiles of those concerned, if any."""
+    cursor.execute(LOCK_POOLS, {"ids": sorted(ids)})
+
+
+def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Standing:
+    """Lock subscribers and their pools, and read what may pay for them."""
+    profiles = lock_profiles(cursor, ids)
+    pooled = [owner for owner, profile in profiles.items() if profile.pooled]
+    memberships = _memberships(cursor, pooled, now) if pooled else {}
+    pools = sorted({one.pool_id for own in memberships.values() for one in own})
+    if pools:
+        lock_pools(cursor, pools)
+        _read_pool_usage(cursor, memberships, now)
+    own: dict[int, list[OpenBucket]] = defaultdict(list)
+    for owner, *row in cursor.execute(OPEN_BUCKETS, {"ids": sorted(ids)}, prepare=True):
+        own[owner].append(_bucket(row))
+    of_pools: dict[int, list[OpenBucket]] = defaultdict(list)
+    if pools:
+        for _owner, *row in cursor.execute(OPEN_POOL_BUCKETS, {"ids": pools}):
+            bucket = _bucket(row)
+            assert bucket.pool_id is not None  # by the query
+            of_pools[bucket.pool_id].append(bucket)
+    ordered = {owner: in_burn_order(buckets) for owner, buckets in own.items()}
+    return Standing(profiles, ordered, memberships, of_pools)
+
+
+def _bucket(row: Sequence[object]) -> OpenBucket:
+    number, priority, start, end, models, created, *rest = row
+    return OpenBucket(number, priority, start, end, frozenset(models), created, *rest)  # type: ignore[arg-type]
+
+
+def _memberships(cursor: Cursor, ids: Sequence[int], now: datetime) -> dict[int, list[Membership]]:
+    found: dict[int, list[Membership]] = defaultdict(list)
+    rows = cursor.execute(MEMBERSHIPS, {"ids": sorted(ids), "since": now - OLDEST_USAGE})
+    for owner, *row in rows:
+        found[owner].append(Membership(*row))
+    return found
+
+
+def _read_pool_usage(
+    cursor: Cursor, memberships: dict[int, list[Membership]], now: datetime
+) -> None:
+    since = cycle_of(now - OLDEST_USAGE)
+    rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since})
+    for owner, pool_id, day, mt in rows:
+        for membership in memberships[owner]:
+            if membership.pool_id == pool_id:
+                membership.used_mt[day] = mt

@@ -73,3 +73,9 @@ def parse_day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise InvalidPeriod(f"{text!r} is not a day: write it as 2026-10-01.") from None
+
+
+def minute_of_day(instant: datetime) -> int:
+    """Minutes since the billing-zone midnight, 0 to 1439."""
+    local = instant.astimezone(BILLING_ZONE)
+    return local.hour * 60 + local.minute

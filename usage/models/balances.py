@@ -9,6 +9,8 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Subscriber
 
+from .pools import Pool
+
 # valid_until of a bucket that never expires: an instant, so that null never means unlimited.
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -20,6 +22,11 @@ class ChargingProfile(models.Model):
         STOP = "stop", _("Stop")
         PAYG = "payg", _("Pay as you go")
         RESTRICT = "restrict", _("Free model only")
+
+    class Final(models.TextChoices):
+        REDIRECT = "REDIRECT", _("To the top-up page")
+        TERMINATE = "TERMINATE", _("End the session")
+        RESTRICT = "RESTRICT", _("Go on with the free model")
 
     class Block(models.TextChoices):
         NONE = "", _("Open")
@@ -36,6 +43,12 @@ class ChargingProfile(models.Model):
     payg_fen_per_million = models.PositiveBigIntegerField(default=0)
     payg_cap_mt = models.PositiveBigIntegerField(default=0)  # priced overage per cycle
     blocked = models.CharField(max_length=20, choices=Block, blank=True, default=Block.NONE)
+    # What a session may hold beyond the buckets counts against the cap while it is held.
+    reserved_payg_mt = models.PositiveBigIntegerField(default=0)
+    pooled = models.BooleanField(default=False)  # is, or was, a member of a pool
+    pool_first = models.BooleanField(default=False)  # the pool's buckets before its own
+    final_action = models.CharField(max_length=10, choices=Final, default=Final.REDIRECT)
+    free_model = models.CharField(max_length=100, blank=True)  # served when restricted
     noticed_cycle = models.DateField(null=True)
     noticed_percent = models.PositiveSmallIntegerField(default=0)
 
@@ -63,13 +76,22 @@ class Bucket(models.Model):
     PRIORITIES = {Kind.ROLLOVER: 10, Kind.PLAN: 20, Kind.PACK: 30, Kind.PROMOTION: 40}
 
     subscriber = models.ForeignKey(
-        Subscriber, models.PROTECT, related_name="buckets", db_index=False
+        Subscriber, models.PROTECT, null=True, blank=True, related_name="buckets", db_index=False
+    )
+    pool = models.ForeignKey(
+        Pool, models.PROTECT, null=True, blank=True, related_name="buckets", db_index=False
     )
     kind = models.CharField(max_length=10, choices=Kind)
     name = models.CharField(max_length=100)
     name_en = models.CharField(max_length=100, blank=True)
     priority = models.PositiveSmallIntegerField()
     model_ids = ArrayField(models.BigIntegerField(), default=list, blank=True)
+    # Minutes of the billing-zone day in which it pays; over midnight when from > until.
+    minute_from = models.PositiveSmallIntegerField(default=0, db_default=0)
+    minute_until = models.PositiveSmallIntegerField(default=1440, db_default=1440)
+    # Of what is left at the close, this share, at most this much, goes on to the next month.
+    rollover_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
+    rollover_cap_mt = models.PositiveBigIntegerField(default=0, db_default=0)
     granted_mt = models.BigIntegerField(default=0)
     adjusted_mt = models.BigIntegerField(default=0)
     remaining_mt = models.BigIntegerField(default=0)
@@ -89,6 +111,11 @@ class Bucket(models.Model):
                 fields=["subscriber"], name="bucket_open", condition=Q(closed_at__isnull=True)
             ),
             models.Index(
+                fields=["pool"],
+                name="bucket_open_of_pool",
+                condition=Q(closed_at__isnull=True, pool__isnull=False),
+            ),
+            models.Index(
                 fields=["close_at"], name="bucket_to_close", condition=Q(closed_at__isnull=True)
             ),
             models.Index(
@@ -98,6 +125,19 @@ class Bucket(models.Model):
             ),
         ]
         constraints = [
+            models.CheckConstraint(
+                name="bucket_has_one_owner",
+                condition=Q(subscriber__isnull=False, pool__isnull=True)
+                | Q(subscriber__isnull=True, pool__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="bucket_window_within_day",
+                condition=Q(minute_from__lt=1440, minute_until__lte=1440)
+                & ~Q(minute_from=F("minute_until")),
+            ),
+            models.CheckConstraint(
+                name="bucket_rollover_is_a_share", condition=Q(rollover_percent__lte=100)
+            ),
             models.CheckConstraint(
                 name="bucket_reserved_within_remaining",
                 condition=Q(reserved_mt__gte=0) & Q(reserved_mt__lte=F("remaining_mt")),
@@ -134,7 +174,7 @@ class LedgerEntry(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     bucket_id = models.BigIntegerField()
-    subscriber_id = models.BigIntegerField()  # the consumer
+    subscriber_id = models.BigIntegerField(null=True)  # the consumer; a pool's grant has none
     kind = models.CharField(max_length=10, choices=Kind)
     amount_mt = models.BigIntegerField()  # signed: what the bucket gains
     event_id = models.BigIntegerField(null=True)  # UsageEvent.id of a debit or refund
@@ -184,7 +224,8 @@ class Overage(models.Model):
             ),
         ]
         constraints = [
-            models.CheckConstraint(name="overage_mt_positive", condition=Q(mt__gt=0)),
+            # Below zero: the part of an amended or voided event that is owed no more.
+            models.CheckConstraint(name="overage_mt_not_zero", condition=~Q(mt=0)),
             models.CheckConstraint(
                 name="overage_price_fits_kind",
                 condition=Q(priced=True, fen_per_million__gt=0)

@@ -17,10 +17,12 @@ class UsageBatch(models.Model):
         EVENTS = "events", _("Events")
         REPLAY = "replay", _("Replay")
         QUOTA = "quota", _("Quota session")
+        CORRECTION = "correction", _("Correction")
 
     id = models.BigIntegerField(primary_key=True)  # from usage_batch_id, drawn before the write
     node_id = models.BigIntegerField(db_index=True)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.EVENTS)
+    sequence = models.BigIntegerField(null=True, blank=True)  # the node's own number of the batch
     received_at = models.DateTimeField(db_index=True)
     received = models.PositiveIntegerField()
     accepted = models.PositiveIntegerField()
@@ -35,6 +37,13 @@ class UsageBatch(models.Model):
     class Meta:
         verbose_name = _("usage batch")
         verbose_name_plural = _("usage batches")
+        indexes = [
+            models.Index(
+                fields=["node_id", "sequence"],
+                name="usage_batch_sequence",
+                condition=Q(sequence__isnull=False),
+            )
+        ]
         constraints = [
             models.CheckConstraint(
                 name="usage_batch_events_add_up",

@@ -18,6 +18,7 @@ class Node(models.Model):
     # A source is this node's when it equals one of these or continues it after a slash.
     sources = ArrayField(models.CharField(max_length=200))
     active = models.BooleanField(default=True)
+    callback_secret = models.CharField(max_length=100, blank=True)  # signs what it is told
     created_at = models.DateTimeField()
 
     class Meta:
