@@ -11,6 +11,6 @@ def test_an_entry_names_a_task_that_exists(name: str) -> None:
 
 
 def test_the_timetable_is_written_in_the_billing_zone() -> None:
-    assert app.conf.timezone == "Asia/Shanghai"
+    assert str(app.conf.timezone) == "Asia/Shanghai"
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
