@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection, transaction
 
 from accounts.models import Subscriber
 from config.dberrors import sqlstate
-from usage import ledger
+from usage import ledger, profiles
 from usage.models import BlockChange, Bucket, Node, Overage
 
 from .conftest import NOON, START, event, give, left, send
@@ -169,3 +169,16 @@ def test_an_overage_is_priced_or_uncovered_but_not_both(subscriber: Subscriber) 
             Overage.objects.create(
                 **row, mt=mt, priced=priced, fen_per_million=price, invoice_line_id=line
             )
+
+
+def test_of_an_overage_only_the_invoice_line_is_written_later(node: Node, bare: Subscriber) -> None:
+    profiles.set_terms(
+        subscriber_id=bare.pk, beyond="payg", payg_fen_per_million=400, payg_cap_mt=10**9, now=NOON
+    )
+    send(node, event("e1", 5))
+    for change in ("mt = mt + 1", "fen_per_million = 1", "cycle = '2026-10-01'", "account_id = 0"):
+        with refused(RESTRICTED):
+            sql(f"UPDATE usage_overage SET {change}")  # noqa: S608
+    with refused(RESTRICTED):
+        sql("DELETE FROM usage_overage")
+    assert Overage.objects.update(invoice_line_id=7) == 1
