@@ -3,7 +3,7 @@
 Facts are edited by nobody, so "change" and its siblings stand for the buttons of a page:
 change_subscriber suspends and resumes, delete_subscriber terminates, add_node and change_node make
 and replace node keys, change_quarantinedevent replays and dismisses, change_payment confirms
-offline money, add_billrun starts the billing, add_assuranceresult computes a proof.
+offline money, add_billrun starts the billing.
 Users, groups and staff keys belong to superusers alone, so nobody can raise themselves.
 """
 
@@ -48,7 +48,6 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "view invoicing.*",
         "invoicing.change_payment",
         "invoicing.add_billrun",
-        "invoicing.add_assuranceresult",
     ),
     "auditor": tuple(f"view {app}.*" for app in APPS),
 }

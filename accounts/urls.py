@@ -20,7 +20,9 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("me/keys/<str:public_id>", me.MyKeyOne.as_view()),
 ]
 portal_urlpatterns: list[URLPattern | URLResolver] = [
-    # allauth's names for its own flow; these pages take the place of its plain ones.
+    # The names are allauth's for its own flow, of which only these two pages are open: nobody
+    # signs up, and staff sign in at the admin site.
+    path("sign-in/", signing_in.NumberPage.as_view(), name="account_login"),
     path("sign-in/", signing_in.NumberPage.as_view(), name="account_request_login_code"),
     path("sign-in/code/", signing_in.CodePage.as_view(), name="account_confirm_login_code"),
     path("sign-out/", portal.sign_out, name="portal-signout"),

@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from config.columns import column
 from config.errors import DomainError
 
 # More rows than this are never counted: on a large table a count costs more than the page itself.
@@ -86,7 +87,34 @@ class ReadOnlyAdmin(ExactSearch):
     list_filter_submit = True
     list_filter_sheet = True
     list_fullwidth = True
+    list_max_show_all = 0
     ordering: ClassVar[Sequence[str]] = ("-pk",)
+    # Which rows a button of `actions_detail` fits; it is hidden from others. The activity refuses.
+    fitting: ClassVar[dict[str, Callable[[Any], bool]]] = {}
+
+    def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
+        return columns(self.model, super().get_list_display(request))
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
+        return columns(self.model, super().get_fields(request, obj))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
+        own = super().get_readonly_fields(request, obj)
+        plain = (field.name for field in self.model._meta.concrete_fields)
+        return [*own, *(shown for shown in columns(self.model, plain) if callable(shown))]
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        offered: list[Any] = super().get_actions_detail(request, object_id)
+        if not self.fitting:
+            return offered
+        row = self.get_object(request, str(object_id))
+        prefix = f"{self.model._meta.app_label}_{self.model._meta.model_name}_"
+        return [
+            button
+            for button in offered
+            if row is not None
+            and self.fitting.get(button.action_name.removeprefix(prefix), _always)(row)
+        ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -104,7 +132,16 @@ class ReadOnlyInline(TabularInline):  # type: ignore[misc]
     extra = 0
     per_page = 20
     can_delete = False
+    hide_title = True
     ordering: ClassVar[Sequence[str]] = ("-pk",)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
+        return columns(self.model, super().get_fields(request, obj))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
+        own = super().get_readonly_fields(request, obj)
+        shown = columns(self.model, self.fields or ())
+        return [*own, *(each for each in shown if callable(each))]
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -114,6 +151,15 @@ class ReadOnlyInline(TabularInline):  # type: ignore[misc]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+def columns(model: type[Model], names: Iterable[Any]) -> list[Any]:
+    """The columns with their amounts in units for people; callables pass as they are."""
+    return [column(model, name) if isinstance(name, str) else name for name in names]
+
+
+def _always(row: Model) -> bool:
+    return True
 
 
 class ConfirmForm(forms.Form):

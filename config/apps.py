@@ -10,3 +10,6 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         import config.celery  # noqa: F401 (makes it the app that shared tasks go to)
+        from config.columns import label_fields
+
+        label_fields()

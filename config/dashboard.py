@@ -13,8 +13,7 @@ from django.core.cache import cache
 from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.translation import get_language
-from django.utils.translation import gettext as _t
+from django.utils.translation import get_language, gettext
 
 from config import clock
 from config.formatting import grouped, percent, short_tokens
@@ -56,7 +55,7 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         cards.append(_unpaid())
     if may("invoicing.view_assuranceresult"):
         cards.append(_proof())
-    return context | {"cards": cards, "language": language}
+    return context | {"cards": cards, "title": gettext("Overview")}
 
 
 def _usage_cards(now: datetime, language: str) -> list[Card]:
@@ -65,17 +64,22 @@ def _usage_cards(now: datetime, language: str) -> list[Card]:
     batches = reverse("admin:usage_usagebatch_changelist")
     address = f"{batches}?day={today.isoformat()}"
     return [
-        Card(_t("Events accepted today"), grouped(events), _t("of use today"), address),
-        Card(_t("Tokens accepted today"), short_tokens(mt, language), _t("standard"), address),
+        Card(gettext("Events accepted today"), grouped(events), gettext("of use today"), address),
+        Card(
+            gettext("Tokens accepted today"),
+            short_tokens(mt, language),
+            gettext("standard"),
+            address,
+        ),
     ]
 
 
 def _exhausted() -> Card:
     profiles = ChargingProfile.objects.filter(blocked=ChargingProfile.Block.EXHAUSTED)
     return Card(
-        _t("Exhausted subscribers"),
+        gettext("Exhausted subscribers"),
         _count("exhausted", profiles),
-        _t("blocked until a bucket is granted"),
+        gettext("blocked until a bucket is granted"),
         reverse("admin:usage_chargingprofile_changelist") + "?blocked__exact=quota_exhausted",
     )
 
@@ -84,9 +88,9 @@ def _quarantine() -> Card:
     waiting = QuarantinedEvent.objects.filter(state=QuarantinedEvent.State.OPEN)
     number = _count("quarantine", waiting)
     return Card(
-        _t("Open in quarantine"),
+        gettext("Open in quarantine"),
         number,
-        _t("refused or conflicting events"),
+        gettext("refused or conflicting events"),
         reverse("admin:usage_quarantinedevent_changelist") + "?state=open",
         "" if number == "0" else "bad",
     )
@@ -98,9 +102,9 @@ def _unpaid() -> Card:
         ~Exists(paid), state=Invoice.State.FINAL, gross_fen__gt=F("prepaid_fen")
     )
     return Card(
-        _t("Unpaid invoices"),
+        gettext("Unpaid invoices"),
         _count("unpaid", unpaid),
-        _t("issued and not yet paid"),
+        gettext("issued and not yet paid"),
         reverse("admin:invoicing_invoice_changelist"),
     )
 
@@ -109,10 +113,10 @@ def _proof() -> Card:
     last = AssuranceResult.objects.order_by("-made_at").first()
     address = reverse("admin:invoicing_assuranceresult_changelist")
     if last is None:
-        return Card(_t("Last proof"), "–", _t("none is stored yet"), address)
-    verdict = _t("proven") if last.proven else _t("differs")
+        return Card(gettext("Last proof"), "–", gettext("none is stored yet"), address)
+    verdict = gettext("proven") if last.proven else gettext("differs")
     period = f"{day_of(last.period_start)} – {day_of(last.period_end)}"
-    return Card(_t("Last proof"), verdict, period, address, "good" if last.proven else "bad")
+    return Card(gettext("Last proof"), verdict, period, address, "good" if last.proven else "bad")
 
 
 def _sums(day: date) -> tuple[int, int]:

@@ -16,7 +16,7 @@ LOOSE = (
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "worker-src 'self' blob:; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
-LOOSE_PATHS = ("/admin/", "/api/", "/auth/")
+LOOSE_PATHS = ("/admin/", "/api/")
 
 
 class ContentSecurityPolicy:

@@ -177,7 +177,7 @@ ACCOUNT_LOGIN_BY_CODE_MAX_ATTEMPTS = 5
 ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
 # By number: three codes a minute, twelve an hour; five tries each of a million.
 ACCOUNT_RATE_LIMITS = {"request_login_code": "30/m/ip,3/m/key,12/h/key"}
-DEMO_CODE = env("DEMO_CODE", default="")  # a known sign-in code; only with DEBUG and embedded
+DEMO_CODE = env("DEMO_CODE", default="")  # a known sign-in code, for the demo only
 LOGIN_URL = "/sign-in/"
 LOGIN_REDIRECT_URL = "/"
 

@@ -26,7 +26,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("i18n/", include("django.conf.urls.i18n")),
-    path("auth/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("", include(portal)),
 ]

@@ -3,10 +3,12 @@
 from datetime import datetime
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class InvoicingConfig(AppConfig):
     name = "invoicing"
+    verbose_name = _("Invoicing")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

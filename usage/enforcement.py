@@ -54,6 +54,33 @@ PRICED_SO_FAR = """
      ORDER BY total.subscriber_id
 """
 
+# Numbers of a subscriber of which the feed's newest word is not what holds: the present number
+# follows the block, whoever had it before; one given up is open unless another was told on it.
+MISTOLD_NUMBERS = """
+    SELECT number.msisdn, number.reason
+      FROM (SELECT DISTINCT assignment.msisdn,
+                   assignment.msisdn = subscriber.msisdn AS is_held,
+                   CASE WHEN assignment.msisdn = subscriber.msisdn
+                        THEN profile.blocked ELSE '' END AS reason
+              FROM accounts_numberassignment AS assignment
+              JOIN accounts_subscriber AS subscriber ON subscriber.id = assignment.subscriber_id
+              JOIN usage_chargingprofile AS profile ON profile.subscriber_id = subscriber.id
+             WHERE assignment.subscriber_id = %(subscriber_id)s) AS number
+      LEFT JOIN LATERAL (SELECT change.subscriber_id, change.reason
+                           FROM usage_blockchange AS change
+                          WHERE change.msisdn = number.msisdn
+                          ORDER BY change.id DESC
+                          LIMIT 1) AS told ON TRUE
+     WHERE COALESCE(told.reason, '') <> number.reason
+       AND (number.is_held OR told.subscriber_id = %(subscriber_id)s)
+     ORDER BY number.msisdn
+"""
+
+TELL_NUMBER = """
+    INSERT INTO usage_blockchange (subscriber_id, msisdn, blocked, reason, at)
+    VALUES (%(subscriber_id)s, %(msisdn)s, %(blocked)s, %(reason)s, %(at)s)
+"""
+
 # Subscribers whose block is not what their state and their buckets of this instant say.
 MISJUDGED = """
     WITH open_bucket AS (
@@ -210,6 +237,21 @@ def priced_so_far(cursor: Cursor, standing: Standing, now: datetime) -> dict[tup
     ids, cycle = sorted(standing.profiles), cycle_of(now)
     rows = cursor.execute(PRICED_SO_FAR, {"ids": ids, "cycle": cycle})
     return {(owner, cycle): priced for owner, priced in rows}
+
+
+@transaction.atomic
+def tell_numbers(*, subscriber_id: int, now: datetime) -> None:
+    """After a change of number, let the feed say of each number what holds for it now: nodes
+    follow numbers, and a block must neither stay with one given up nor miss one taken."""
+    row = {"subscriber_id": subscriber_id, "at": now}
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, [subscriber_id])
+        if not cursor.execute(MISTOLD_NUMBERS, row).fetchall():
+            return
+        cursor.execute(ADVISORY_LOCK, {"guard": BLOCK_FEED})
+        for msisdn, reason in cursor.execute(MISTOLD_NUMBERS, row).fetchall():
+            word = {"msisdn": msisdn, "blocked": bool(reason), "reason": reason}
+            cursor.execute(TELL_NUMBER, row | word)
 
 
 def sweep(*, now: datetime, limit: int = 2000) -> int:

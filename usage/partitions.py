@@ -108,14 +108,28 @@ def drop_old_days(*, now: datetime, limit: int = 31) -> list[date]:
     return old
 
 
+# What a day's partition holds, and what buckets paid of it.
+TOTALS_OF_DAY = """
+    SELECT COUNT(*), COALESCE(SUM(event.mt), 0)::bigint,
+           (SELECT COALESCE(-SUM(entry.amount_mt), 0)
+              FROM usage_ledgerentry AS entry
+              JOIN {part} AS paid ON paid.id = entry.event_id
+             WHERE entry.kind = 'debit')::bigint
+      FROM {part} AS event
+"""
+
+
 @transaction.atomic
 def _drop(day: date, now: datetime) -> None:
     part = sql.Identifier(f"{EVENT_TABLE}_{day:%Y%m%d}")
     with fast_cursor() as cursor:
         cursor.execute(ADVISORY_LOCK, {"guard": PARTITIONS})
-        count = sql.SQL("SELECT COUNT(*), COALESCE(SUM(mt), 0)::bigint FROM {}").format(part)
-        events, mt = cursor.execute(count).fetchone()  # type: ignore[misc]
-        DroppedDay.objects.create(day=day, events=events, mt=mt, dropped_at=now)
+        cursor.execute("SET LOCAL statement_timeout = '15min'")  # a large day is counted first
+        totals = sql.SQL(TOTALS_OF_DAY).format(part=part)
+        events, mt, debited_mt = cursor.execute(totals).fetchone()  # type: ignore[misc]
+        DroppedDay.objects.create(
+            day=day, events=events, mt=mt, debited_mt=debited_mt, dropped_at=now
+        )
         cursor.execute(sql.SQL("DROP TABLE {}").format(part))
 
 

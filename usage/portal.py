@@ -15,7 +15,7 @@ from accounts.models import Subscriber
 from accounts.portal import PANELS, subscriber_required
 from config import clock
 from usage import charts, reports
-from usage.models import ChargingProfile
+from usage.models import ChargingProfile, InferenceModel
 from usage.periods import (
     InvalidPeriod,
     cycle_end,
@@ -32,6 +32,44 @@ from usage.periods import (
 
 MONTHS_BACK = 12
 TOP_MODELS = 5
+PAGE = 50
+
+
+@subscriber_required
+@require_safe
+def requests(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
+    """Every request that was counted, newest first, a page at a time."""
+    now = clock.now()
+    since = cycle_start(previous_cycle(previous_cycle(cycle_of(now))))
+    rows = reports.recent_events(
+        subscriber_id=subscriber.pk,
+        before=_position(request.GET.get("before", "")),
+        since=since,
+        limit=PAGE + 1,
+    )
+    more = rows[PAGE - 1] if len(rows) > PAGE else None
+    names = dict(InferenceModel.objects.values_list("id", "name"))
+    context = {
+        "subscriber": subscriber,
+        "rows": [(row, names.get(row.model_id, row.model_id)) for row in rows[:PAGE]],
+        "since": since,
+        "older": f"?before={more.occurred_at.isoformat()}~{more.pk}" if more else "",
+    }
+    return render(request, "usage/requests.html", context)
+
+
+def _position(text: str) -> tuple[datetime, int] | None:
+    """Where a page begins, as the link to it says: time~id; nothing for the first page."""
+    if not text:
+        return None
+    time, _tilde, number = text.replace(" ", "+").partition("~")
+    try:
+        position = datetime.fromisoformat(time), int(number)
+    except ValueError as error:
+        raise Http404("There is no such page.") from error
+    if position[0].tzinfo is None or not 0 <= position[1] < 2**63:
+        raise Http404("There is no such page.")
+    return position
 
 
 @subscriber_required
@@ -96,7 +134,7 @@ def _month_chart(
             name=_day_name(day),
             mark=str(day.day) if day.day in (1, 8, 15, 22, len(days)) else "",
             now=day == today,
-            link=f"?day={day.isoformat()}" if day <= today else "",
+            link=f"?day={day.isoformat()}#usage" if day <= today else "",
         )
         for day in days
     ]

@@ -7,7 +7,7 @@ from django.db import transaction
 from accounts.models import Subscriber
 from config.errors import DomainError
 
-from .enforcement import reconsider
+from .enforcement import reconsider, tell_numbers
 from .locking import UnknownSubscriber
 from .models import ChargingProfile
 
@@ -50,3 +50,4 @@ def follow_subscriber(subscriber: Subscriber, now: datetime) -> None:
         # block is asked at the grant, at the first usage, or by the sweep.
         if profile.blocked or subscriber.state in {"suspended", "terminated"}:
             reconsider(subscriber_ids=[subscriber.pk], now=now)
+    tell_numbers(subscriber_id=subscriber.pk, now=now)

@@ -56,7 +56,26 @@ RULES = {
             ON event.batch_id = batch.id
          WHERE (COALESCE(batch.accepted, 0) <> COALESCE(event.events, 0)
                 OR COALESCE(batch.accepted_mt, 0) <> COALESCE(event.mt, 0))
-           AND NOT EXISTS (SELECT 1 FROM usage_droppedday)
+           AND NOT EXISTS (SELECT 1 FROM usage_usagetally AS tally
+                             JOIN usage_droppedday AS dropped ON dropped.day = tally.day
+                            WHERE tally.batch_id = COALESCE(batch.id, event.batch_id))
+         ORDER BY 1 LIMIT %(limit)s
+    """,
+    "day of use = its events": """
+        SELECT 'day ' || COALESCE(tally.day, event.day), COALESCE(tally.mt, 0)::bigint,
+               COALESCE(event.mt, 0)::bigint
+          FROM (SELECT day, SUM(accepted) AS events, SUM(accepted_mt) AS mt
+                  FROM usage_usagetally GROUP BY day) AS tally
+          FULL JOIN (SELECT stored.day, SUM(stored.events) AS events, SUM(stored.mt) AS mt
+                       FROM (SELECT (occurred_at AT TIME ZONE 'Asia/Shanghai')::date AS day,
+                                    COUNT(*) AS events, SUM(mt) AS mt
+                               FROM usage_usageevent GROUP BY 1
+                              UNION ALL
+                             SELECT day, events, mt FROM usage_droppedday) AS stored
+                      GROUP BY stored.day) AS event
+            ON event.day = tally.day
+         WHERE COALESCE(tally.events, 0) <> COALESCE(event.events, 0)
+            OR COALESCE(tally.mt, 0) <> COALESCE(event.mt, 0)
          ORDER BY 1 LIMIT %(limit)s
     """,
     "batch debits = its ledger entries": """
@@ -150,7 +169,9 @@ STORED = """
            (SELECT COALESCE(-SUM(entry.amount_mt), 0)
               FROM usage_ledgerentry AS entry
               JOIN event ON event.id = entry.event_id
-             WHERE entry.kind = 'debit')::bigint AS debited_mt,
+             WHERE entry.kind = 'debit')::bigint
+           + (SELECT COALESCE(SUM(dropped.debited_mt), 0) FROM usage_droppedday AS dropped
+               WHERE dropped.day >= %(start)s AND dropped.day < %(end)s)::bigint AS debited_mt,
            (SELECT COALESCE(SUM(overage.mt), 0) FROM usage_overage AS overage
              WHERE overage.priced AND overage.occurred_at >= %(start_at)s
                AND overage.occurred_at < %(end_at)s)::bigint AS overage_mt,

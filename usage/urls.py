@@ -15,4 +15,5 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
 ]
 portal_urlpatterns: list[URLPattern | URLResolver] = [
     path("", portal.home, name="portal-home"),
+    path("requests/", portal.requests, name="portal-requests"),
 ]

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -41,6 +41,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     exclude = ("secret_hash",)
     actions_list = ("issue_staff_key",)
     actions_detail = ("revoke",)
+    fitting = {"revoke": lambda key: key.revoked_at is None}
 
     @display(description=_("Live"), boolean=True)
     def live(self, key: ApiKey) -> bool:
@@ -59,15 +60,15 @@ class ApiKeyAdmin(ReadOnlyAdmin):
                 name=form.cleaned_data["name"],
                 scopes=form.cleaned_data["scopes"],
             )
-            self.log_addition(request, key, _t("Issue a staff key"))
+            self.log_addition(request, key, gettext("Issue a staff key"))
             return show_secret(
-                self, request, title=_t("New staff key"), name=key.name, secret=token
+                self, request, title=gettext("New staff key"), name=key.name, secret=token
             )
 
         return ask(
             self,
             request,
-            title=_t("Issue a staff key"),
+            title=gettext("Issue a staff key"),
             form_class=StaffKeyForm,
             perform=perform,
         )
@@ -83,16 +84,16 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
         def perform(form: ConfirmForm) -> str:
             keys.revoke(key_id=key.pk, now=clock.now())
-            return _t("The key is revoked.")
+            return gettext("The key is revoked.")
 
         return ask(
             self,
             request,
-            title=_t("Revoke"),
+            title=gettext("Revoke"),
             form_class=ConfirmForm,
             perform=perform,
             subject=key,
-            description=_t("Whoever uses this key is refused from now on."),
+            description=gettext("Whoever uses this key is refused from now on."),
             danger=True,
         )
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -81,6 +81,13 @@ class SubscriberAdmin(ReadOnlyAdmin):
     exclude = ("user",)
     inlines: ClassVar[list[type[ReadOnlyInline]]] = [NumberInline, TransitionInline]
     actions_detail = ("activate", "suspend", "resume", "change_number", "terminate")
+    fitting = {
+        "activate": lambda row: row.state == Subscriber.State.CREATED,
+        "suspend": lambda row: row.state == Subscriber.State.ACTIVE,
+        "resume": lambda row: row.state == Subscriber.State.SUSPENDED,
+        "change_number": lambda row: row.state != Subscriber.State.TERMINATED,
+        "terminate": lambda row: row.state != Subscriber.State.TERMINATED,
+    }
 
     @display(description=_("State"), ordering="state", label=STATE_COLOURS)
     def state_label(self, subscriber: Subscriber) -> tuple[str, str]:
@@ -88,15 +95,15 @@ class SubscriberAdmin(ReadOnlyAdmin):
 
     @action(description=_("Activate"), permissions=[MAY_CHANGE], icon="play_arrow")
     def activate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._step(request, object_id, _t("Activate"), lifecycle.activate)
+        return self._step(request, object_id, gettext("Activate"), lifecycle.activate)
 
     @action(description=_("Suspend"), permissions=[MAY_CHANGE], icon="pause")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._step(request, object_id, _t("Suspend"), lifecycle.suspend)
+        return self._step(request, object_id, gettext("Suspend"), lifecycle.suspend)
 
     @action(description=_("Resume"), permissions=[MAY_CHANGE], icon="resume")
     def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._step(request, object_id, _t("Resume"), lifecycle.resume)
+        return self._step(request, object_id, gettext("Resume"), lifecycle.resume)
 
     @action(
         description=_("Terminate"),
@@ -105,7 +112,9 @@ class SubscriberAdmin(ReadOnlyAdmin):
         variant=ActionVariant.DANGER,
     )
     def terminate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self._step(request, object_id, _t("Terminate"), lifecycle.terminate, danger=True)
+        return self._step(
+            request, object_id, gettext("Terminate"), lifecycle.terminate, danger=True
+        )
 
     @action(description=_("Change number"), permissions=[MAY_CHANGE], icon="swap_horiz")
     def change_number(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -119,16 +128,16 @@ class SubscriberAdmin(ReadOnlyAdmin):
                 reason=form.cleaned_data["reason"],
                 now=clock.now(),
             )
-            return _t("The number is now %(number)s.") % {"number": changed.msisdn}
+            return gettext("The number is now %(number)s.") % {"number": changed.msisdn}
 
         return ask(
             self,
             request,
-            title=_t("Change number"),
+            title=gettext("Change number"),
             form_class=NumberForm,
             perform=perform,
             subject=subscriber,
-            description=_t("Balance, subscription and history stay with the subscriber."),
+            description=gettext("Balance, subscription and history stay with the subscriber."),
         )
 
     def _step(
@@ -143,7 +152,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
                 reason=form.cleaned_data["reason"],
                 now=clock.now(),
             )
-            return _t("%(number)s is now: %(state)s.") % {
+            return gettext("%(number)s is now: %(state)s.") % {
                 "number": moved.msisdn,
                 "state": moved.get_state_display(),
             }

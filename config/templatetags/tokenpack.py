@@ -63,6 +63,12 @@ def moment(instant: datetime | None) -> str:
 
 
 @register.filter
+def to_the_second(instant: datetime) -> str:
+    """An instant as evidence shows it, in the billing zone."""
+    return timezone.localtime(instant).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@register.filter
 def day(instant: Any) -> str:
     """A date, or the billing zone's date of an instant, with its year."""
     local = timezone.localtime(instant) if isinstance(instant, datetime) else instant

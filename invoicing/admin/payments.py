@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -17,13 +17,19 @@ from ..models import Payment, WebhookEvent
 MAY_SETTLE = "invoicing.change_payment"
 
 
+def waits_offline(payment: Payment) -> bool:
+    """Whether staff still have to say if the money came."""
+    offline = payment.method == Payment.Method.OFFLINE
+    return offline and payment.state == Payment.State.PENDING
+
+
 @admin.register(Payment)
 class PaymentAdmin(ReadOnlyAdmin):
     list_display = (
         "created_at",
         "account",
         "method",
-        "amount",
+        "amount_fen",
         "state_label",
         "invoice",
         "order_id",
@@ -36,10 +42,7 @@ class PaymentAdmin(ReadOnlyAdmin):
     search_phones = ("account__subscribers__msisdn",)
     search_ids = ("id", "account_id")
     actions_detail = ("confirm", "reject")
-
-    @display(description=_("Amount"), ordering="amount_fen")
-    def amount(self, payment: Payment) -> str:
-        return yuan(payment.amount_fen)
+    fitting = {"confirm": waits_offline, "reject": waits_offline}
 
     @display(
         description=_("State"),
@@ -59,16 +62,16 @@ class PaymentAdmin(ReadOnlyAdmin):
 
         def perform(form: ConfirmForm) -> str:
             paying.confirm_offline(payment_id=payment.pk, actor=actor_of(request), now=clock.now())
-            return _t("%(amount)s is received.") % {"amount": yuan(payment.amount_fen)}
+            return gettext("%(amount)s is received.") % {"amount": yuan(payment.amount_fen)}
 
         return ask(
             self,
             request,
-            title=_t("Confirm receipt"),
+            title=gettext("Confirm receipt"),
             form_class=ConfirmForm,
             perform=perform,
             subject=payment,
-            description=_t("%(amount)s has arrived outside of this system.")
+            description=gettext("%(amount)s has arrived outside of this system.")
             % {"amount": yuan(payment.amount_fen)},
         )
 
@@ -88,12 +91,12 @@ class PaymentAdmin(ReadOnlyAdmin):
                 reason=form.cleaned_data["reason"],
                 now=clock.now(),
             )
-            return _t("The payment is rejected; the customer can pay again.")
+            return gettext("The payment is rejected; the customer can pay again.")
 
         return ask(
             self,
             request,
-            title=_t("Reject"),
+            title=gettext("Reject"),
             form_class=ReasonForm,
             perform=perform,
             subject=payment,

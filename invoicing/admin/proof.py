@@ -7,19 +7,20 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from config import clock
 from config.admin import ConfirmForm, ReadOnlyAdmin, ask, frame
-from config.formatting import exact_tokens, yuan
+from config.formatting import exact_tokens, grouped, yuan
+from usage import proof
 from usage.periods import cycle_of, day_of, previous_cycle
 
+from .. import assurance
 from ..models import AssuranceResult
 
-MAY_PROVE = "invoicing.add_assuranceresult"
 # A longer period is proven by the command: a page must answer within a request.
 MOST_DAYS = 92
 
@@ -64,13 +65,11 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
         label={"proven": "success", "differs": "danger"},
     )
     def proven_label(self, result: AssuranceResult) -> tuple[str, str]:
-        return ("proven", _t("proven")) if result.proven else ("differs", _t("differs"))
+        return ("proven", gettext("proven")) if result.proven else ("differs", gettext("differs"))
 
     @action(description=_("Prove a period"), permissions=["view"], icon="balance")
     def prove(self, request: HttpRequest) -> HttpResponse:
         """GET only: the proof reads and stores nothing."""
-        from .. import assurance
-
         today = day_of(clock.now())
         first = previous_cycle(cycle_of(clock.now()))
         form = PeriodForm(request.GET if "start" in request.GET else None)
@@ -81,7 +80,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
             report = assurance.assure(
                 start=form.cleaned_data["start"], end=form.cleaned_data["end"]
             )
-        context = frame(self, request, _t("Prove a period")) | {
+        context = frame(self, request, gettext("Prove a period")) | {
             "form": form,
             "report": report,
             "identities": identities(report) if report else [],
@@ -90,24 +89,26 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
         }
         return TemplateResponse(request, "admin/invoicing/assurance.html", context)
 
-    @action(description=_("Verify the ledger"), permissions=[MAY_PROVE], icon="fact_check")
+    @action(description=_("Verify the ledger"), permissions=["view"], icon="fact_check")
     def verify(self, request: HttpRequest) -> HttpResponse:
-        from usage import proof
-
         def perform(form: ConfirmForm) -> str | HttpResponse:
             differences = proof.verify()
             if not differences:
-                return _t("Proven: every bucket equals its ledger, every event is accounted for.")
-            context = frame(self, request, _t("Verify the ledger")) | {"differences": differences}
+                return gettext(
+                    "Proven: every bucket equals its ledger, every event is accounted for."
+                )
+            context = frame(self, request, gettext("Verify the ledger")) | {
+                "differences": differences
+            }
             return TemplateResponse(request, "admin/invoicing/differences.html", context)
 
         return ask(
             self,
             request,
-            title=_t("Verify the ledger"),
+            title=gettext("Verify the ledger"),
             form_class=ConfirmForm,
             perform=perform,
-            description=_t(
+            description=gettext(
                 "Compares every bucket with the sum of its ledger and every batch with its "
                 "events. On much data use the command verify_ledger instead."
             ),
@@ -116,7 +117,6 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
 
 def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The equations of the proof with both sides, for people."""
-    number = "{:,}".format
     events = report["accepted"] + report["duplicate"] + report["conflict"] + report["rejected"]
     tokens = report["debited_mt"] + report["overage_mt"] + report["uncovered_mt"]
     rows = [
@@ -124,7 +124,7 @@ def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
             _("Events received = accepted + duplicate + conflict + rejected"),
             report["received"],
             events,
-            number,
+            grouped,
         ),
         (
             _("Tokens accepted = debited + priced overage + uncovered"),
@@ -132,32 +132,60 @@ def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
             tokens,
             exact_tokens,
         ),
+        (
+            _("Priced overage = invoiced + not yet invoiced"),
+            report["priced_mt"],
+            report["invoiced_mt"] + report["not_invoiced_mt"],
+            exact_tokens,
+        ),
+        (
+            _("Priced money = invoiced + not yet invoiced"),
+            report["priced_fen"],
+            report["invoiced_fen"] + report["not_invoiced_fen"],
+            yuan,
+        ),
+        (
+            _("Net + VAT = gross"),
+            report["net_fen"] + report["vat_fen"],
+            report["gross_fen"],
+            yuan,
+        ),
     ]
-    if "priced_fen" in report:
-        rows.append(
-            (
-                _("Priced = invoiced + not yet invoiced"),
-                report["priced_fen"],
-                report["invoiced_fen"] + report["not_invoiced_fen"],
-                yuan,
-            )
-        )
     return [
         {"name": name, "left": show(left), "right": show(right), "holds": left == right}
         for name, left, right, show in rows
     ]
 
 
-def totals(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Every plain number of the report by its key, with its unit read from the key's end."""
-    shown = []
+def totals(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The plain numbers of the report by unit; the unit ends a number's key."""
+    groups: dict[str, list[tuple[str, str]]] = {"events": [], "mt": [], "fen": []}
     for key, value in report.items():
         if isinstance(value, bool) or not isinstance(value, int):
             continue
-        if key.endswith("_mt"):
-            shown.append((key.removesuffix("_mt"), f"{exact_tokens(value)} {_t('tokens')}"))
-        elif key.endswith("_fen"):
-            shown.append((key.removesuffix("_fen"), yuan(value)))
-        else:
-            shown.append((key, f"{value:,}"))
-    return shown
+        name, _sep, unit = key.rpartition("_")
+        unit = unit if unit in groups else "events"
+        show = {"mt": exact_tokens, "fen": yuan}.get(unit, grouped)
+        groups[unit].append((str(TOTALS.get(name if name else key, key)), show(value)))
+    titles = {"events": gettext("Counts"), "mt": gettext("Tokens"), "fen": gettext("Money")}
+    return [(titles[unit], rows) for unit, rows in groups.items() if rows]
+
+
+TOTALS = {
+    "received": _("received"),
+    "accepted": _("accepted"),
+    "duplicate": _("duplicate"),
+    "conflict": _("conflict"),
+    "rejected": _("rejected"),
+    "debited": _("debited"),
+    "overage": _("priced overage"),
+    "uncovered": _("uncovered"),
+    "priced": _("priced"),
+    "invoiced": _("invoiced"),
+    "not_invoiced": _("not yet invoiced"),
+    "charged": _("charged"),
+    "invoices": _("invoices"),
+    "net": _("net"),
+    "vat": _("VAT"),
+    "gross": _("gross"),
+}

@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -26,10 +28,18 @@ with LocalServers(layout.of(Path(sys.argv[1]))):
 """
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Unlike pytest's own, one that the user whom PostgreSQL runs as under root can reach."""
+    with tempfile.TemporaryDirectory(prefix="tokenpack-test-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o755)
+        yield Path(made) / "var"
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # The folders that pytest makes are closed to the user that PostgreSQL runs as under root.
-    return tmp_path_factory.mktemp("servers") / "var"
+def folder() -> Iterator[Path]:
+    with open_folder() as made:
+        yield made
 
 
 @pytest.fixture
@@ -120,13 +130,19 @@ def test_a_killed_server_is_started_again_with_every_commit(servers: LocalServer
     assert servers.ensure_up() == []
 
 
-def test_two_folders_do_not_disturb_each_other(
-    servers: LocalServers, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    other_folder = tmp_path_factory.mktemp("other") / "var"
-    with LocalServers(layout.of(other_folder)) as other:
+def test_two_folders_do_not_disturb_each_other(servers: LocalServers) -> None:
+    with open_folder() as other_folder, LocalServers(layout.of(other_folder)) as other:
         assert is_up(other) == is_up(servers) == [True, True]
     assert is_up(servers) == [True, True]
+
+
+def test_behind_a_closed_door_the_data_lies_where_the_servers_user_can_go(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    closed = layout.of(tmp_path / "var")
+    if os.geteuid() == 0:
+        assert closed.postgres.parent == Path("/var/tmp")
+    else:
+        assert closed.postgres == tmp_path / "var" / "postgres"
 
 
 def test_a_long_path_gets_short_sockets() -> None:

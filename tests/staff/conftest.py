@@ -28,6 +28,7 @@ from plans import charging
 from plans.models import Charge, Order, Plan, PlanVersion, Subscription
 from usage import ingest, ledger, nodes, profiles, weights
 from usage.models import (
+    BlockChange,
     CycleOverage,
     DroppedDay,
     EventKey,
@@ -275,6 +276,13 @@ def leave_traces(subscriber: Subscriber) -> None:
     )
     Notice.objects.get_or_create(
         subscriber_id=subscriber.pk, cycle=OCTOBER, percent=50, defaults={"at": before()}
+    )
+    BlockChange.objects.create(
+        subscriber_id=subscriber.pk,
+        msisdn=subscriber.msisdn,
+        blocked=False,
+        reason="",
+        at=before(),
     )
     CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
     DroppedDay.objects.create(day=date(2025, 1, 1), events=1, mt=1, dropped_at=before())

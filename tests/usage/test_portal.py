@@ -125,3 +125,20 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_inline(portal: Client
     assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
     assert "no-store" in answer["Cache-Control"]
+
+
+def test_every_request_is_listed_once_over_the_pages(portal: Client, report: Report) -> None:
+    report(*[event(f"e{number}", number) for number in range(1, 121)])
+    seen: list[str] = []
+    path = "/requests/"
+    while path:
+        page = read(portal, path)
+        seen += re.findall(r'<td class="last num">([\d,.]+)<', page)
+        older = re.findall(r'href="(\?before=[^"]+)"', page)
+        path = f"/requests/{older[0]}" if older else ""
+    assert sorted(map(int, seen)) == list(range(1, 121))
+
+
+@pytest.mark.parametrize("before", ["x", "2026-11-01~1", "2026-11-01T00:00:00+08:00~x"])
+def test_a_page_that_does_not_exist_is_not_found(portal: Client, before: str) -> None:
+    assert portal.get("/requests/", {"before": before}).status_code == 404

@@ -30,14 +30,6 @@ class BucketAmounts:
     def granted(self, bucket: Bucket) -> str:
         return exact_tokens(bucket.granted_mt + bucket.adjusted_mt)
 
-    @display(description=_("Remaining"))
-    def remaining(self, bucket: Bucket) -> str:
-        return exact_tokens(bucket.remaining_mt)
-
-    @display(description=_("Reserved"))
-    def reserved(self, bucket: Bucket) -> str:
-        return exact_tokens(bucket.reserved_mt)
-
     @display(description=_("Open"), boolean=True)
     def open(self, bucket: Bucket) -> bool:
         return bucket.closed_at is None
@@ -52,8 +44,8 @@ class ProfileInline(ReadOnlyInline):
 class BucketInline(BucketAmounts, ReadOnlyInline):
     model = Bucket
     show_change_link = True
-    fields = ("name", "kind", "granted", "remaining", "reserved", "valid_from", "valid_until")
-    readonly_fields = ("granted", "remaining", "reserved")
+    fields = ("name", "kind", "granted", "remaining_mt", "reserved_mt", "valid_from", "valid_until")
+    readonly_fields = ("granted",)
 
 
 SubscriberAdmin.inlines += [ProfileInline, BucketInline]
@@ -88,8 +80,8 @@ class BucketAdmin(BucketAmounts, ReadOnlyAdmin):
         "name",
         "kind",
         "granted",
-        "remaining",
-        "reserved",
+        "remaining_mt",
+        "reserved_mt",
         "valid_from",
         "valid_until",
         "open",
@@ -99,7 +91,6 @@ class BucketAdmin(BucketAmounts, ReadOnlyAdmin):
     search_texts = ("key",)
     search_phones = ("subscriber__msisdn",)
     search_ids = ("id", "subscriber_id")
-    readonly_fields = ("granted", "remaining", "reserved")
 
 
 @admin.register(LedgerEntry)
@@ -114,7 +105,7 @@ class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
         "number_link",
         "bucket_link",
         "kind_label",
-        "amount",
+        "amount_mt",
         "event_id",
         "actor",
         "reason",
@@ -156,10 +147,6 @@ class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
     @display(description=_("Bucket"))
     def bucket_link(self, entry: LedgerEntry) -> SafeString:
         return link_to("usage_bucket", entry.bucket_id, entry.bucket_id)
-
-    @display(description=_("Standard tokens"))
-    def amount(self, entry: LedgerEntry) -> str:
-        return exact_tokens(entry.amount_mt)
 
     @display(
         description=_("Kind"),

@@ -7,6 +7,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
@@ -30,14 +31,14 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
         "cached_tokens",
         "output_tokens",
         "reasoning_tokens",
-        "tokens",
-        "node_name",
+        "mt",
         "event_id",
-        "late",
+        "late_label",
     )
     list_display_links = ("occurred_at",)
     list_filter = (DayFilter, ModelFilter, NodeFilter, BatchFilter, "late")
     search_texts = ("source", "event_id")
+    search_help_text = _("A phone number, a source, an event's id, or source/id.")
     ordering = ("-occurred_at",)
     sortable_by = ("occurred_at",)
     readonly_fields = ("charged",)
@@ -64,17 +65,13 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
     def subscriber_link(self, event: Any) -> SafeString:
         return link_to("accounts_subscriber", event.subscriber_id, event.number)
 
-    @display(description=_("Standard tokens"))
-    def tokens(self, event: UsageEvent) -> str:
-        return exact_tokens(event.mt)
-
     @display(description=_("Model"))
     def model_code(self, event: Any) -> str:
         return str(event.model_code)
 
-    @display(description=_("Node"))
-    def node_name(self, event: Any) -> str:
-        return str(event.node_name)
+    @display(description=_("Late"), label="warning")
+    def late_label(self, event: UsageEvent) -> str:
+        return gettext("late") if event.late else ""
 
     @display(description=_("Charged to"))
     def charged(self, event: UsageEvent) -> SafeString:

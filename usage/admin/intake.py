@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import AllValuesCheckboxFilter
 from unfold.decorators import action, display
@@ -17,7 +17,6 @@ from unfold.enums import ActionVariant
 from config import clock
 from config.admin import ConfirmForm, ReadOnlyAdmin, actor_of, ask, subject_of
 from config.errors import DomainError
-from config.formatting import exact_tokens
 
 from .. import quarantine
 from ..models import DroppedDay, QuarantinedEvent, UsageBatch, UsageTally
@@ -31,15 +30,11 @@ MOST_AT_ONCE = 1_000
 
 @admin.register(UsageBatch)
 class UsageBatchAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
-    list_display = ("id", "received_at", "node_name", "kind", *COUNTS, "accepted_tokens")
+    list_display = ("id", "received_at", "node_name", "kind", *COUNTS, "accepted_mt")
     list_filter = (ReceivedDayFilter, NodeFilter, "kind")
     search_ids = ("id",)
     sortable_by = ()
     readonly_fields = ("by_day",)
-
-    @display(description=_("Accepted tokens"))
-    def accepted_tokens(self, batch: UsageBatch) -> str:
-        return exact_tokens(batch.accepted_mt)
 
     @display(description=_("Node"))
     def node_name(self, batch: Any) -> str:
@@ -69,6 +64,11 @@ class DroppedDayAdmin(ReadOnlyAdmin):
     list_display = ("day", "events", "mt", "dropped_at")
 
 
+def is_open(event: QuarantinedEvent) -> bool:
+    """Whether nobody has settled it yet."""
+    return event.state == QuarantinedEvent.State.OPEN
+
+
 @admin.register(QuarantinedEvent)
 class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
     """Evidence that was not counted. Replay counts it after its cause is mended."""
@@ -94,6 +94,7 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
     sortable_by = ()
     actions = ("replay_selected", "dismiss_selected")
     actions_detail = ("replay", "dismiss")
+    fitting = {"replay": is_open, "dismiss": is_open}
 
     def has_settle_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return request.user.has_perm(MAY_SETTLE)
@@ -111,8 +112,8 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
 
     @action(description=_("Replay"), permissions=["settle"], icon="replay")
     def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        explain = _t("The event is judged again as it arrived: counted, or refused once more.")
-        return self._settle(request, object_id, _t("Replay"), explain, self._replay)
+        explain = gettext("The event is judged again as it arrived: counted, or refused once more.")
+        return self._settle(request, object_id, gettext("Replay"), explain, self._replay)
 
     @action(
         description=_("Dismiss"),
@@ -121,8 +122,8 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
         variant=ActionVariant.DANGER,
     )
     def dismiss(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        explain = _t("The event stays as evidence and is never counted.")
-        return self._settle(request, object_id, _t("Dismiss"), explain, self._dismiss)
+        explain = gettext("The event stays as evidence and is never counted.")
+        return self._settle(request, object_id, gettext("Dismiss"), explain, self._dismiss)
 
     @admin.action(description=_("Replay"), permissions=["settle"])
     def replay_selected(self, request: HttpRequest, rows: QuerySet[QuarantinedEvent]) -> None:
@@ -171,7 +172,7 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
     def _replay(self, request: HttpRequest, ids: list[int]) -> str:
         results = quarantine.replay(quarantined_ids=ids, actor=actor_of(request), now=clock.now())
         counts = quarantine.combined(results)
-        return _t(
+        return gettext(
             "Replayed: %(accepted)d accepted, %(duplicate)d duplicate, "
             "%(conflict)d conflict, %(rejected)d rejected."
         ) % {
@@ -183,4 +184,4 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
 
     def _dismiss(self, request: HttpRequest, ids: list[int]) -> str:
         count = quarantine.dismiss(quarantined_ids=ids, actor=actor_of(request), now=clock.now())
-        return _t("Dismissed: %(count)d.") % {"count": count}
+        return gettext("Dismissed: %(count)d.") % {"count": count}

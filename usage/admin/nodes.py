@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -84,10 +84,14 @@ class NodeAdmin(ReadOnlyAdmin):
                 cluster=form.cleaned_data["cluster"],
                 now=clock.now(),
             )
-            self.log_addition(request, node, _t("Create a node"))
-            return show_secret(self, request, title=_t("Node key"), name=node.name, secret=token)
+            self.log_addition(request, node, gettext("Create a node"))
+            return show_secret(
+                self, request, title=gettext("Node key"), name=node.name, secret=token
+            )
 
-        return ask(self, request, title=_t("Create a node"), form_class=NodeForm, perform=perform)
+        return ask(
+            self, request, title=gettext("Create a node"), form_class=NodeForm, perform=perform
+        )
 
     @action(description=_("New key"), permissions=[MAY_CHANGE_NODE], icon="key")
     def new_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -95,16 +99,18 @@ class NodeAdmin(ReadOnlyAdmin):
 
         def perform(form: ConfirmForm) -> HttpResponse:
             token = nodes.add_key(node=node, now=clock.now())
-            return show_secret(self, request, title=_t("Node key"), name=node.name, secret=token)
+            return show_secret(
+                self, request, title=gettext("Node key"), name=node.name, secret=token
+            )
 
         return ask(
             self,
             request,
-            title=_t("New key"),
+            title=gettext("New key"),
             form_class=ConfirmForm,
             perform=perform,
             subject=node,
-            description=_t(
+            description=gettext(
                 "The node may hold two keys while one is being replaced: "
                 "give it the new one, then revoke the old one."
             ),
@@ -117,6 +123,7 @@ class NodeKeyAdmin(ReadOnlyAdmin):
     list_select_related = ("node", "api_key")
     search_texts = ("node__name", "api_key__public_id")
     actions_detail = ("revoke",)
+    fitting = {"revoke": lambda row: row.api_key.revoked_at is None}
 
     @display(description=_("Public id"))
     def public_id(self, row: NodeKey) -> str:
@@ -141,16 +148,16 @@ class NodeKeyAdmin(ReadOnlyAdmin):
 
         def perform(form: ConfirmForm) -> str:
             keys.revoke(key_id=row.api_key_id, now=clock.now())
-            return _t("The key is revoked.")
+            return gettext("The key is revoked.")
 
         return ask(
             self,
             request,
-            title=_t("Revoke"),
+            title=gettext("Revoke"),
             form_class=ConfirmForm,
             perform=perform,
             subject=row,
-            description=_t("Whoever uses this key is refused from now on."),
+            description=gettext("Whoever uses this key is refused from now on."),
             danger=True,
         )
 
@@ -218,10 +225,12 @@ class InferenceModelAdmin(ReadOnlyAdmin):
                 aliases=[alias for alias in aliases if alias],
                 now=clock.now(),
             )
-            self.log_addition(request, model, _t("Add a model"))
-            return _t("%(code)s is there; now give it a weight.") % {"code": model.code}
+            self.log_addition(request, model, gettext("Add a model"))
+            return gettext("%(code)s is there; now give it a weight.") % {"code": model.code}
 
-        return ask(self, request, title=_t("Add a model"), form_class=ModelForm, perform=perform)
+        return ask(
+            self, request, title=gettext("Add a model"), form_class=ModelForm, perform=perform
+        )
 
     @action(description=_("New weight"), permissions=[MAY_CHANGE_MODEL], icon="scale")
     def put_weight(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -238,16 +247,16 @@ class InferenceModelAdmin(ReadOnlyAdmin):
                 valid_from=day_start(values["valid_from"]),
                 now=clock.now(),
             )
-            return _t("The weight holds from %(day)s on.") % {"day": values["valid_from"]}
+            return gettext("The weight holds from %(day)s on.") % {"day": values["valid_from"]}
 
         return ask(
             self,
             request,
-            title=_t("New weight"),
+            title=gettext("New weight"),
             form_class=WeightForm,
             perform=perform,
             subject=model,
-            description=_t("The weight in force ends where the new one begins."),
+            description=gettext("The weight in force ends where the new one begins."),
         )
 
 

@@ -8,7 +8,6 @@ from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
 from config.admin import ReadOnlyAdmin, link_to
-from config.formatting import exact_tokens
 
 from ..models import BlockChange, CycleOverage, Notice, Overage
 from .filters import CycleFilter, ModelFilter, NamingAdmin
@@ -28,7 +27,7 @@ class OverageAdmin(NumberLink, NamingAdmin, ReadOnlyAdmin):
         "occurred_at",
         "number_link",
         "model_code",
-        "tokens",
+        "mt",
         "priced",
         "fen_per_million",
         "cycle",
@@ -38,10 +37,6 @@ class OverageAdmin(NumberLink, NamingAdmin, ReadOnlyAdmin):
     list_filter = (CycleFilter, "priced", ModelFilter)
     search_ids = ("subscriber_id",)
     sortable_by = ()
-
-    @display(description=_("Standard tokens"))
-    def tokens(self, overage: Overage) -> str:
-        return exact_tokens(overage.mt)
 
     @display(description=_("Model"))
     def model_code(self, overage: Any) -> str:
@@ -54,17 +49,9 @@ class OverageAdmin(NumberLink, NamingAdmin, ReadOnlyAdmin):
 
 @admin.register(CycleOverage)
 class CycleOverageAdmin(NumberLink, NamingAdmin, ReadOnlyAdmin):
-    list_display = ("cycle", "number_link", "priced", "uncovered")
+    list_display = ("cycle", "number_link", "priced_mt", "uncovered_mt")
     list_filter = (CycleFilter,)
     search_ids = ("subscriber_id",)
-
-    @display(description=_("Priced"))
-    def priced(self, row: CycleOverage) -> str:
-        return exact_tokens(row.priced_mt)
-
-    @display(description=_("Uncovered"))
-    def uncovered(self, row: CycleOverage) -> str:
-        return exact_tokens(row.uncovered_mt)
 
 
 @admin.register(BlockChange)

@@ -19,6 +19,7 @@ class BlockChange(models.Model):
     class Meta:
         verbose_name = _("block change")
         verbose_name_plural = _("block changes")
+        indexes = [models.Index(fields=["msisdn", "-id"], name="block_change_newest")]
 
     def __str__(self) -> str:
         return f"{self.msisdn} {'blocked' if self.blocked else 'open'}"

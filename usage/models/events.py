@@ -190,6 +190,7 @@ class DroppedDay(models.Model):
     day = models.DateField(primary_key=True)
     events = models.BigIntegerField()
     mt = models.BigIntegerField()
+    debited_mt = models.BigIntegerField()  # what buckets had paid of it; the ledger keeps the rows
     dropped_at = models.DateTimeField()
 
     class Meta:

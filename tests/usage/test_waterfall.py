@@ -1,0 +1,246 @@
+"""Which bucket pays: the burn cases of tests/scenarios, and any waterfall against a naive one."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as some
+
+from usage.models import NEVER
+from usage.waterfall import OpenBucket, burn, in_burn_order
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
+MODELS = {None: 3, "api-calls": 1, "storage": 2}
+LAST = 32_767  # of a grant without a priority
+
+# Where a case is tested. Names are files of this folder unless they name another one.
+TESTED = {
+    "burn-01-priority": "test_waterfall",
+    "burn-02-earliest-expiry": "test_waterfall",
+    "burn-03-earliest-expiry-among-100k": "test_waterfall",
+    "burn-05-priority-then-expiry-then-null": "test_waterfall",
+    "burn-06-feature-restricted-first-within-priority": "test_waterfall",
+    "burn-07-priority-beats-restriction": "test_waterfall",
+    "burn-09-fifo-traceability": "test_waterfall",
+    "life-01-expired-grant-not-burned": "test_waterfall",
+    "life-02-void-mid-period": "test_ledger",
+    "life-04-later-grant-must-not-pay-closed-period": "test_charging",
+    "life-09-breakage": "test_ledger",
+    "BAL-11": "test_ledger",
+    "BAL-14": "test_charging",
+    "idem-01-debit-twice-same-key": "test_ledger",
+    "idem-02-retry-with-new-timestamp": "test_report_usage",
+    "idem-03-same-id-different-payload": "test_report_usage",
+    "idem-04-batch-with-one-duplicate": "test_report_usage",
+    "idem-05-worker-crash-replay": "tests/faults/test_kill_ingest",
+    "late-07-balance-identity": "test_charging",
+    "ours-02-weighted-tokens": "test_report_usage",
+    "USG-01": "test_report_usage",
+    "USG-02": "tests/faults/test_kill_ingest",
+    "RA-01": "test_proof",
+}
+LATER = {
+    "life-08-as-of-balance": "usage cannot be booked ahead; an event of the future is refused",
+    "roll-01-max-rollover": "needs rollover",
+    "roll-04-percentage-cap": "needs rollover",
+    "roll-05-percentage-below-cap": "needs rollover",
+    "BAL-01": "needs quota sessions and a blocking bucket; a report is never refused",
+    "BAL-02": "needs buckets of money; weights stand where its factors do",
+    "BAL-06": "needs shared pools",
+    "BAL-08": "needs quota sessions",
+    "BAL-09": "needs transfers between subscribers",
+    "BAL-10": "needs the correction of a single event",
+    "BAL-13": "needs rollover",
+    "late-01-original-period": "corrects an invoice that was issued: credit notes",
+    "USG-03": "needs rerating",
+}
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    files = [SCENARIOS / "balances.yaml", SCENARIOS / "events.yaml"]
+    return {case["id"]: case for file in files for case in yaml.safe_load(file.read_text())}
+
+
+CASES = cases()
+
+
+def test_every_case_is_tested_or_waits_for_its_capability() -> None:
+    assert set(CASES) == set(TESTED) | set(LATER)
+    assert not set(TESTED) & set(LATER)
+
+
+def offset(text: Any) -> datetime:
+    """`T0+30d`, `T0-1y+1d`, or a date."""
+    if not isinstance(text, str):
+        return datetime(text.year, text.month, text.day, tzinfo=UTC)
+    hours = {"m": 1 / 60, "h": 1, "d": 24, "y": 24 * 365}
+    moved = T0
+    for part in text.removeprefix("T0").replace("-", " -").replace("+", " +").split():
+        moved += timedelta(hours=float(part[:-1]) * hours[part[-1]])
+    return moved
+
+
+def opened(grants: Sequence[dict[str, Any]]) -> list[OpenBucket]:
+    """The buckets of a case, numbered from 1, in tokens instead of millitokens."""
+    return [
+        OpenBucket(
+            id=number,
+            priority=grant.get("priority", 1) or LAST,
+            valid_from=offset(grant.get("effective", "T0-2y")),
+            valid_until=offset(grant["expires"]) if "expires" in grant else NEVER,
+            model_ids=frozenset(MODELS[name] for name in grant.get("features", ())),
+            created_at=T0 + timedelta(seconds=grant.get("created", number)),
+            available_mt=grant["amount"],
+            size_mt=grant["amount"],
+        )
+        for number, grant in enumerate(grants, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith("burn") and "03" not in name]
+)
+def test_a_burn_case_takes_exactly_what_it_says(name: str) -> None:
+    case = CASES[name]
+    grants, step, expect = case["given"]["grants"], case["when"][0], case["expect"]
+    buckets = opened(grants)
+    names = {bucket.id: grant.get("id", "") for bucket, grant in zip(buckets, grants, strict=True)}
+    supplied = list(reversed(buckets))
+    taken, uncovered = burn(
+        in_burn_order(supplied),
+        model_id=MODELS[step.get("feature")],
+        at=offset(step.get("at", "T0+1h")),
+        mt=step.get("usage", step.get("collect")),
+    )
+    left = {names[bucket.id]: bucket.available_mt for bucket in buckets}
+    rows = [[names[bucket_id], part] for bucket_id, part in taken]
+    for key, value in expect.items():
+        if key in left:
+            assert left[key] == value
+    assert expect.get("overage", uncovered) == uncovered
+    assert expect.get("taken_in_order", rows) == rows
+    assert expect.get("link_rows", rows) == rows
+    assert expect.get("sto_untouched", 40) == left.get("sto", 40)
+    if name.startswith("burn-05"):
+        assert taken == [(5, 60), (3, 30)]
+        assert sum(bucket.available_mt for bucket in buckets) == expect["total_remaining"]
+
+
+def test_the_earliest_expiring_of_a_thousand_is_found() -> None:
+    buckets = opened([{"amount": 100, "expires": "T0+30d"}] * 1000)
+    buckets[777].valid_until = offset("T0+29d")
+    random.Random(3).shuffle(buckets)
+    taken, uncovered = burn(in_burn_order(buckets), model_id=1, at=T0, mt=99)
+    assert (taken, uncovered) == ([(778, 99)], 0)
+    assert sorted(bucket.available_mt for bucket in buckets) == [1] + [100] * 999
+
+
+def test_an_expired_grant_pays_nothing() -> None:
+    case = CASES["life-01-expired-grant-not-burned"]
+    buckets = opened(case["given"]["grants"])
+    step = case["when"][0]
+    taken, uncovered = burn(buckets, model_id=1, at=offset(step["at"]), mt=step["usage"])
+    assert (taken, uncovered) == ([], case["expect"]["overage"])
+
+
+@pytest.mark.parametrize(
+    ("at", "pays"), [(-1, False), (0, True), (3_599_999_999, True), (3_600_000_000, False)]
+)
+def test_a_bucket_pays_from_its_start_to_just_before_its_end(at: int, pays: bool) -> None:
+    [bucket] = opened([{"amount": 1, "effective": "T0+0h", "expires": "T0+1h"}])
+    instant = T0 + timedelta(microseconds=at)
+    assert bucket.pays_for(model_id=1, at=instant) is pays
+
+
+def test_never_expiring_burns_after_all_that_expire() -> None:
+    never, soon = opened([{"amount": 1}, {"amount": 1, "expires": "T0+99y"}])
+    assert in_burn_order([never, soon]) == [soon, never]
+
+
+def test_creation_then_id_decide_between_equals() -> None:
+    first, second = opened([{"amount": 1, "created": 5}, {"amount": 1, "created": 5}])
+    older = replace(second, id=9, created_at=T0)
+    assert in_burn_order([second, older, first]) == [older, first, second]
+
+
+buckets_of_any_kind = some.lists(
+    some.builds(
+        OpenBucket,
+        id=some.integers(1, 10**6),
+        priority=some.integers(1, 3),
+        valid_from=some.integers(-3, 0).map(lambda hours: T0 + timedelta(hours=hours)),
+        valid_until=some.integers(1, 3).map(lambda hours: T0 + timedelta(hours=hours)),
+        model_ids=some.frozensets(some.integers(1, 2), max_size=1),
+        created_at=some.integers(0, 2).map(lambda hours: T0 + timedelta(hours=hours)),
+        available_mt=some.integers(0, 12),
+        size_mt=some.just(12),
+    ),
+    max_size=7,
+    unique_by=lambda bucket: bucket.id,
+)
+events_of_any_kind = some.lists(
+    some.tuples(
+        some.integers(1, 2),
+        some.integers(-3, 3).map(lambda hours: T0 + timedelta(hours=hours)),
+        some.integers(0, 25),
+    ),
+    max_size=6,
+)
+
+
+def naive(
+    buckets: list[OpenBucket], events: list[tuple[int, datetime, int]]
+) -> tuple[dict[int, int], int]:
+    """Millitoken by millitoken, asking every bucket each time."""
+    left = {bucket.id: bucket.available_mt for bucket in buckets}
+    uncovered = 0
+    for model_id, at, mt in events:
+        for _one in range(mt):
+            best: OpenBucket | None = None
+            for bucket in buckets:
+                usable = left[bucket.id] > 0 and bucket.valid_from <= at < bucket.valid_until
+                if usable and (not bucket.model_ids or model_id in bucket.model_ids):
+                    best = bucket if best is None or _before(bucket, best) else best
+            if best is None:
+                uncovered += 1
+            else:
+                left[best.id] -= 1
+    return left, uncovered
+
+
+def _before(one: OpenBucket, other: OpenBucket) -> bool:
+    if one.priority != other.priority:
+        return one.priority < other.priority
+    if one.valid_until != other.valid_until:
+        return one.valid_until < other.valid_until
+    if bool(one.model_ids) != bool(other.model_ids):
+        return bool(one.model_ids)
+    if one.created_at != other.created_at:
+        return one.created_at < other.created_at
+    return one.id < other.id
+
+
+@given(buckets=buckets_of_any_kind, events=events_of_any_kind)
+def test_any_waterfall_equals_the_naive_one(
+    buckets: list[OpenBucket], events: list[tuple[int, datetime, int]]
+) -> None:
+    expected, beyond = naive(buckets, events)
+    had = sum(bucket.available_mt for bucket in buckets)
+    ordered = in_burn_order(buckets)
+    taken_mt = uncovered_mt = 0
+    for model_id, at, mt in events:
+        taken, uncovered = burn(ordered, model_id=model_id, at=at, mt=mt)
+        assert sum(part for _id, part in taken) + uncovered == mt
+        assert all(part > 0 for _id, part in taken)
+        taken_mt += mt - uncovered
+        uncovered_mt += uncovered
+    assert {bucket.id: bucket.available_mt for bucket in buckets} == expected
+    assert uncovered_mt == beyond
+    assert had - taken_mt == sum(expected.values())
