@@ -4,7 +4,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("usage", "0004_charging_engine")]
+    dependencies = [("usage", "0020_charging_engine")]
 
     operations = [
         migrations.RunSQL(

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0002_transitions_are_evidence"),
-        ("usage", "0003_rules"),
+        ("usage", "0006_overage_facts"),
     ]
 
     operations = [
