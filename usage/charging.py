@@ -79,12 +79,16 @@ class Usage:
         return sum(mt for _bucket, mt in self.debits)
 
 
-def charge(cursor: Cursor, usages: Sequence[Usage], *, now: datetime) -> Standing:
+def charge(
+    cursor: Cursor, usages: Sequence[Usage], *, now: datetime, standing: Standing | None = None
+) -> Standing:
     """Charge events in order of their time and write what moved.
 
-    Returns the locked subscribers as they stand afterwards, `blocked` included.
+    `standing` is given by a caller who has locked all these subscribers already. Returns the
+    locked subscribers as they stand afterwards, `blocked` included.
     """
-    standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
+    if standing is None:
+        standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
     ordered = sorted(usages, key=lambda usage: (usage.occurred_at, usage.id))
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []

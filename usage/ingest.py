@@ -104,6 +104,18 @@ class _Resolved:
     weight: RatedWeight
 
 
+@dataclass(slots=True)
+class Claimed:
+    """A batch whose keys are taken: `usages` are those of `fresh`, in the same order."""
+
+    batch_id: int
+    node: Node
+    fresh: list[_Resolved]
+    usages: list[Usage]
+    duplicates: list[_Resolved]
+    refusals: list[Refusal]
+
+
 def ingest(
     *,
     node: Node,
@@ -124,27 +136,51 @@ def _ingest(
     *, node: Node, read: Sequence[Candidate | Refusal], now: datetime, kind: str
 ) -> BatchResult:
     with fast_cursor() as cursor:
-        batch_id: int = cursor.execute(NEXT_BATCH).fetchone()[0]  # type: ignore[index]
-        candidates, refusals = _split(node, read)
-        resolved = _resolve(cursor, candidates, refusals)
-        duplicates, fresh = _judge(cursor, resolved, refusals, now)
-        usages = [
-            Usage(
-                batch_id * EVENTS_PER_BATCH + item.event.position,
-                batch_id,
-                item.subscriber_id,
-                item.weight.model_id,
-                item.event.occurred_at,
-                item.weight.mt(item.event.counts),
-            )
-            for item in fresh
-        ]
-        profiles = charge(cursor, usages, now=now).profiles
-        _write_events(cursor, node, fresh, usages)
-        result = BatchResult(batch_id, Tally(), sorted(refusals, key=lambda one: one.position))
-        by_day = _tallies(usages, duplicates, refusals)
-        _record(cursor, node=node, kind=kind, result=result, by_day=by_day, now=now)
-        result.exhausted = _exhausted(cursor, [*fresh, *duplicates], profiles)
+        batch = claim(cursor, node=node, read=read, now=now)
+        profiles = charge(cursor, batch.usages, now=now).profiles
+        return record(cursor, batch, profiles=profiles, kind=kind, now=now)
+
+
+def claim(
+    cursor: Cursor, *, node: Node, read: Sequence[Candidate | Refusal], now: datetime
+) -> Claimed:
+    """Resolve events and claim their keys; to be charged and recorded in the same transaction.
+
+    Keys come before the locks of subscribers, always, so that nobody waits crosswise.
+    """
+    batch_id: int = cursor.execute(NEXT_BATCH).fetchone()[0]  # type: ignore[index]
+    candidates, refusals = _split(node, read)
+    resolved = _resolve(cursor, candidates, refusals)
+    duplicates, fresh = _judge(cursor, resolved, refusals, now)
+    usages = [
+        Usage(
+            batch_id * EVENTS_PER_BATCH + item.event.position,
+            batch_id,
+            item.subscriber_id,
+            item.weight.model_id,
+            item.event.occurred_at,
+            item.weight.mt(item.event.counts),
+        )
+        for item in fresh
+    ]
+    return Claimed(batch_id, node, fresh, usages, duplicates, refusals)
+
+
+def record(
+    cursor: Cursor,
+    batch: Claimed,
+    *,
+    profiles: dict[int, Profile],
+    kind: str,
+    now: datetime,
+) -> BatchResult:
+    """Write a charged batch: its events, its counts, and the evidence of what was refused."""
+    _write_events(cursor, batch.node, batch.fresh, batch.usages)
+    refusals = sorted(batch.refusals, key=lambda one: one.position)
+    result = BatchResult(batch.batch_id, Tally(), refusals)
+    by_day = _tallies(batch.usages, batch.duplicates, refusals)
+    _record(cursor, node=batch.node, kind=kind, result=result, by_day=by_day, now=now)
+    result.exhausted = _exhausted(cursor, [*batch.fresh, *batch.duplicates], profiles)
     return result
 
 
