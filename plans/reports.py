@@ -15,7 +15,9 @@ def offers(*, now: datetime) -> dict[str, list[Any]]:
     """`plans` and `packs` on sale as versions, `models` with the weights in force at `now`."""
     versions = catalogue.on_sale()
     in_force = Weight.objects.filter(
-        Q(valid_until__isnull=True) | Q(valid_until__gt=now), valid_from__lte=now
+        Q(valid_until__isnull=True) | Q(valid_until__gt=now),
+        valid_from__lte=now,
+        withdrawn_at=None,
     )
     models = in_force.order_by("model__code").values(
         "input_milli",

@@ -32,12 +32,13 @@ KEYS = """
      ORDER BY key.public_id
 """
 
-# Every model with every weight it has had.
+# Every model with every weight it has had, those withdrawn as wrong aside.
 WEIGHTS = """
     SELECT model.id, model.code, model.aliases, weight.id, weight.valid_from, weight.valid_until,
            weight.input_milli, weight.cached_milli, weight.output_milli, weight.reasoning_milli
       FROM usage_inferencemodel AS model
       JOIN usage_weight AS weight ON weight.model_id = model.id
+     WHERE weight.withdrawn_at IS NULL
      ORDER BY model.id, weight.valid_from
 """
 

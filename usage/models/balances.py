@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
@@ -123,6 +124,11 @@ class Bucket(models.Model):
                 name="bucket_closed",
                 condition=Q(closed_at__isnull=False),
             ),
+            models.Index(
+                fields=["pool", "valid_until"],
+                name="bucket_closed_of_pool",
+                condition=Q(closed_at__isnull=False, pool__isnull=False),
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -222,6 +228,8 @@ class Overage(models.Model):
                 name="overage_billed",
                 condition=Q(invoice_line_id__isnull=False),
             ),
+            # Rows come nearly in the order of their events.
+            BrinIndex(fields=["event_id"], name="overage_event", autosummarize=True),
         ]
         constraints = [
             # Below zero: the part of an amended or voided event that is owed no more.

@@ -27,6 +27,8 @@ class Amendment(models.Model):
     weight_id = models.BigIntegerField()
     kind = models.CharField(max_length=10, choices=Kind)
     occurred_at = models.DateTimeField(db_index=True)  # of the event
+    # What was added came after the buckets of its time had closed: the balance of now paid.
+    late = models.BooleanField(default=False, db_default=False)
     recorded_at = models.DateTimeField()
     input_tokens = models.BigIntegerField()
     cached_tokens = models.BigIntegerField()
@@ -40,6 +42,9 @@ class Amendment(models.Model):
     class Meta:
         verbose_name = _("amendment")
         verbose_name_plural = _("amendments")
+        indexes = [
+            models.Index(fields=["subscriber_id", "occurred_at"], name="amendment_subscriber_time")
+        ]
         constraints = [
             models.CheckConstraint(
                 name="amendment_has_actor_and_reason", condition=~Q(actor="") & ~Q(reason="")
@@ -66,6 +71,8 @@ class Rerating(models.Model):
     actor = models.CharField(max_length=150)
     reason = models.CharField(max_length=500)
     made_at = models.DateTimeField()
+    applied_by = models.CharField(max_length=150, blank=True)
+    worked_at = models.DateTimeField(null=True, blank=True)  # a worker's last sign of life
     applied_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

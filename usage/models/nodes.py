@@ -63,7 +63,10 @@ class InferenceModel(models.Model):
 
 
 class Weight(models.Model):
-    """Standard tokens per raw token of a model, in thousandths, in [valid_from, valid_until)."""
+    """Standard tokens per raw token of a model, in thousandths, in [valid_from, valid_until).
+
+    A wrong one is withdrawn, never edited: events name it, so it stays as their evidence.
+    """
 
     model = models.ForeignKey(InferenceModel, models.PROTECT, related_name="weights")
     input_milli = models.PositiveIntegerField()
@@ -72,6 +75,9 @@ class Weight(models.Model):
     reasoning_milli = models.PositiveIntegerField()
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField(null=True, blank=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+    withdrawn_by = models.CharField(max_length=150, blank=True)
+    withdrawn_reason = models.CharField(max_length=500, blank=True)
 
     class Meta:
         verbose_name = _("weight")
@@ -87,6 +93,7 @@ class Weight(models.Model):
                     ("model", RangeOperators.EQUAL),
                     (VALIDITY, RangeOperators.OVERLAPS),
                 ],
+                condition=Q(withdrawn_at__isnull=True),
             ),
         ]
 
