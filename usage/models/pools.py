@@ -38,7 +38,10 @@ class Pool(models.Model):
 
 
 class PoolMember(models.Model):
-    """A subscriber may draw on a pool during [joined_at, left_at), up to its caps."""
+    """A subscriber may draw on a pool during [joined_at, left_at), up to its caps.
+
+    Other caps end one row and begin the next, so that what held when stays readable.
+    """
 
     pool = models.ForeignKey(Pool, models.PROTECT, related_name="members")
     subscriber = models.ForeignKey(Subscriber, models.PROTECT, related_name="memberships")
@@ -46,6 +49,8 @@ class PoolMember(models.Model):
     day_cap_mt = models.PositiveBigIntegerField(default=UNCAPPED)
     joined_at = models.DateTimeField()
     left_at = models.DateTimeField(null=True, blank=True)
+    joined_by = models.CharField(max_length=150, blank=True)
+    left_by = models.CharField(max_length=150, blank=True)
 
     class Meta:
         verbose_name = _("pool member")
