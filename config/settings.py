@@ -273,12 +273,17 @@ METRICS_TOKEN = env("METRICS_TOKEN", default="")  # empty: whoever reaches the p
 CLOCK_FILE = env("CLOCK_FILE", default="")  # only the demo moves the clock; see config/clock.py
 USAGE_MAX_EVENTS = env.int("USAGE_MAX_EVENTS", default=10_000)
 USAGE_MAX_BYTES = env.int("USAGE_MAX_BYTES", default=16 * 2**20)
+QUOTA_SLICE_TOKENS = env.int("QUOTA_SLICE_TOKENS", default=50_000)  # when a node names no amount
+QUOTA_VALIDITY_SECONDS = env.int("QUOTA_VALIDITY_SECONDS", default=300)
+QUOTA_ANSWER_DAYS = env.int("QUOTA_ANSWER_DAYS", default=7)  # a repeat gets its answer so long
 RENEWAL_LEAD_SECONDS = env.int("RENEWAL_LEAD_SECONDS", default=600)
 EVENT_MAX_AGE_DAYS = env.int("EVENT_MAX_AGE_DAYS", default=62)
 KEY_RETENTION_DAYS = env.int("KEY_RETENTION_DAYS", default=70)
 EVENT_RETENTION_DAYS = env.int("EVENT_RETENTION_DAYS", default=400)
 FUTURE_TOLERANCE_SECONDS = env.int("FUTURE_TOLERANCE_SECONDS", default=300)
 CLOSE_GRACE_SECONDS = env.int("CLOSE_GRACE_SECONDS", default=3600)
+# Callbacks to nodes inside the carrier's own network, and plain http to them.
+CALLBACK_ALLOW_PRIVATE = env.bool("CALLBACK_ALLOW_PRIVATE", default=False)
 STRIPE_API_KEY = env("STRIPE_API_KEY", default="")
 STRIPE_WEBHOOK_SECRET = env("STRIPE_WEBHOOK_SECRET", default="")
 STRIPE_API_BASE = env("STRIPE_API_BASE", default="")

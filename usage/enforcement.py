@@ -13,6 +13,7 @@ from django.db import transaction
 
 from accounts import outbox
 
+from . import callbacks
 from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, fast_cursor
 from .locking import Profile, Standing, lock_profiles, lock_standing
 from .models import BlockChange
@@ -32,6 +33,7 @@ ADD_BLOCK_CHANGE = """
     SELECT subscriber.id, subscriber.msisdn, %(is_blocked)s, %(reason)s, %(at)s
       FROM accounts_subscriber AS subscriber
      WHERE subscriber.id = %(subscriber_id)s
+    RETURNING id
 """
 
 SET_NOTICED = """
@@ -168,10 +170,18 @@ def settle(
     for profile in changed:
         row = {"subscriber_id": profile.subscriber_id, "blocked": profile.blocked}
         cursor.execute(SET_BLOCKED, row)
-        cursor.execute(
+        change = cursor.execute(
             ADD_BLOCK_CHANGE,
             row | {"is_blocked": bool(profile.blocked), "reason": profile.blocked, "at": now},
-        )
+        ).fetchone()
+        if change is not None:
+            callbacks.tell_verdict(
+                cursor,
+                subscriber_id=profile.subscriber_id,
+                blocked=profile.blocked,
+                cause=f"block:{change[0]}",
+                now=now,
+            )
 
 
 def _verdict(
@@ -224,12 +234,17 @@ def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now
 
 
 @transaction.atomic
-def reconsider(*, subscriber_ids: Sequence[int], now: datetime) -> None:
-    """Decide anew for these subscribers, after a grant or a change of state or terms."""
+def reconsider(*, subscriber_ids: Sequence[int], now: datetime, refill: str = "") -> None:
+    """Decide anew for these subscribers, after a grant or a change of state or terms.
+
+    `refill` names the grant, if it was one: their sessions are told to ask again, once a grant.
+    """
     with fast_cursor() as cursor:
         standing = lock_standing(cursor, sorted(set(subscriber_ids)), now=now)
         totals = priced_so_far(cursor, standing, now)
         settle(cursor, standing=standing, latest={}, totals=totals, now=now)
+        if refill:
+            callbacks.reauthorize(cursor, subscriber_ids=subscriber_ids, cause=refill, now=now)
 
 
 def priced_so_far(cursor: Cursor, standing: Standing, now: datetime) -> dict[tuple[int, date], int]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -34,11 +35,11 @@ EVENT_COLUMNS = (
 
 ADD_BATCH = """
     INSERT INTO usage_usagebatch (
-        id, node_id, kind, received_at, received, accepted, duplicate, conflict, rejected,
-        accepted_mt, debited_mt, overage_mt, uncovered_mt)
+        id, node_id, kind, sequence, received_at, received, accepted, duplicate, conflict,
+        rejected, accepted_mt, debited_mt, overage_mt, uncovered_mt)
     VALUES (
-        %(batch_id)s, %(node_id)s, %(kind)s, %(now)s, %(received)s, %(accepted)s, %(duplicate)s,
-        %(conflict)s, %(rejected)s, %(accepted_mt)s, %(debited_mt)s, %(overage_mt)s,
+        %(batch_id)s, %(node_id)s, %(kind)s, %(sequence)s, %(now)s, %(received)s, %(accepted)s,
+        %(duplicate)s, %(conflict)s, %(rejected)s, %(accepted_mt)s, %(debited_mt)s, %(overage_mt)s,
         %(uncovered_mt)s)
 """
 
@@ -95,6 +96,24 @@ class BatchResult:
     refusals: list[Refusal] = field(default_factory=list)
     exhausted: list[tuple[str, str]] = field(default_factory=list)  # (subject, reason)
 
+    def shown(self) -> dict[str, Any]:
+        """What nodes are told of the batch."""
+        tally = self.tally
+        return {
+            "batch": self.batch_id,
+            "accepted": tally.accepted,
+            "duplicate": tally.duplicate,
+            "conflict": tally.conflict,
+            "rejected": tally.rejected,
+            "errors": [
+                {"index": one.position, "id": one.id, "code": one.code, "detail": one.detail}
+                for one in self.refusals
+            ],
+            "exhausted": [
+                {"subject": subject, "reason": reason} for subject, reason in self.exhausted
+            ],
+        }
+
 
 @dataclass(slots=True)
 class _Resolved:
@@ -122,23 +141,32 @@ def ingest(
     events: Sequence[bytes],
     now: datetime,
     kind: str = UsageBatch.Kind.EVENTS,
+    sequence: int | None = None,
 ) -> BatchResult:
     """Count a batch of raw JSON events reported by a node; safe to send again, whole or in part.
 
+    `sequence` is the node's own number of the batch, if it numbers them.
     Raises django.db errors when the database is away; then nothing of the batch is stored.
     """
     read = [read_event(position=position, raw=raw, now=now) for position, raw in enumerate(events)]
-    return retry_transaction(lambda: _ingest(node=node, read=read, now=now, kind=kind))
+    return retry_transaction(
+        lambda: _ingest(node=node, read=read, now=now, kind=kind, sequence=sequence)
+    )
 
 
 @transaction.atomic
 def _ingest(
-    *, node: Node, read: Sequence[Candidate | Refusal], now: datetime, kind: str
+    *,
+    node: Node,
+    read: Sequence[Candidate | Refusal],
+    now: datetime,
+    kind: str,
+    sequence: int | None,
 ) -> BatchResult:
     with fast_cursor() as cursor:
         batch = claim(cursor, node=node, read=read, now=now)
         profiles = charge(cursor, batch.usages, now=now).profiles
-        return record(cursor, batch, profiles=profiles, kind=kind, now=now)
+        return record(cursor, batch, profiles=profiles, kind=kind, now=now, sequence=sequence)
 
 
 def claim(
@@ -173,13 +201,15 @@ def record(
     profiles: dict[int, Profile],
     kind: str,
     now: datetime,
+    sequence: int | None = None,
 ) -> BatchResult:
     """Write a charged batch: its events, its counts, and the evidence of what was refused."""
     _write_events(cursor, batch.node, batch.fresh, batch.usages)
     refusals = sorted(batch.refusals, key=lambda one: one.position)
     result = BatchResult(batch.batch_id, Tally(), refusals)
     by_day = _tallies(batch.usages, batch.duplicates, refusals)
-    _record(cursor, node=batch.node, kind=kind, result=result, by_day=by_day, now=now)
+    head = {"node_id": batch.node.pk, "kind": kind, "sequence": sequence, "now": now}
+    _record(cursor, head=head, result=result, by_day=by_day)
     result.exhausted = _exhausted(cursor, [*batch.fresh, *batch.duplicates], profiles)
     return result
 
@@ -300,18 +330,12 @@ def _tallies(
 
 
 def _record(
-    cursor: Cursor,
-    *,
-    node: Node,
-    kind: str,
-    result: BatchResult,
-    by_day: dict[date, Tally],
-    now: datetime,
+    cursor: Cursor, *, head: dict[str, Any], result: BatchResult, by_day: dict[date, Tally]
 ) -> None:
     """The batch with its tallies, and the evidence of what was not counted."""
     for tally in by_day.values():
         result.tally.add(tally)
-    head = {"batch_id": result.batch_id, "node_id": node.pk, "kind": kind, "now": now}
+    head["batch_id"] = result.batch_id
     cursor.execute(ADD_BATCH, head | result.tally.as_row(), prepare=True)
     for day, tally in sorted(by_day.items()):
         row = {"batch_id": result.batch_id, "day": day} | tally.as_row()
@@ -321,13 +345,13 @@ def _record(
             QuarantinedEvent(
                 batch_id=result.batch_id,
                 position=refusal.position,
-                node_id=node.pk,
+                node_id=head["node_id"],
                 source=refusal.source,
                 event_id=refusal.id,
                 code=refusal.code,
                 detail=refusal.detail,
                 body=_as_text(refusal.raw),
-                received_at=now,
+                received_at=head["now"],
             )
             for refusal in result.refusals
         ],
