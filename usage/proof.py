@@ -52,7 +52,9 @@ RULES = {
                COALESCE(event.mt, 0)::bigint
           FROM usage_usagebatch AS batch
           FULL JOIN (SELECT batch_id, COUNT(*) AS events, SUM(mt) AS mt
-                       FROM usage_usageevent GROUP BY batch_id) AS event
+                       FROM usage_usageevent GROUP BY batch_id
+                      UNION ALL
+                     SELECT batch_id, 0, SUM(mt) FROM usage_amendment GROUP BY batch_id) AS event
             ON event.batch_id = batch.id
          WHERE (COALESCE(batch.accepted, 0) <> COALESCE(event.events, 0)
                 OR COALESCE(batch.accepted_mt, 0) <> COALESCE(event.mt, 0))
@@ -71,6 +73,9 @@ RULES = {
                                     COUNT(*) AS events, SUM(mt) AS mt
                                FROM usage_usageevent GROUP BY 1
                               UNION ALL
+                             SELECT (occurred_at AT TIME ZONE 'Asia/Shanghai')::date, 0, SUM(mt)
+                               FROM usage_amendment GROUP BY 1
+                              UNION ALL
                              SELECT day, events, mt FROM usage_droppedday) AS stored
                       GROUP BY stored.day) AS event
             ON event.day = tally.day
@@ -78,12 +83,13 @@ RULES = {
             OR COALESCE(tally.mt, 0) <> COALESCE(event.mt, 0)
          ORDER BY 1 LIMIT %(limit)s
     """,
-    "batch debits = its ledger entries": """
+    "batch debits = its ledger entries, refunds taken off": """
         SELECT 'batch ' || COALESCE(batch.id, entry.batch_id), COALESCE(batch.debited_mt, 0),
                COALESCE(entry.mt, 0)::bigint
           FROM usage_usagebatch AS batch
           FULL JOIN (SELECT event_id / 16384 AS batch_id, -SUM(amount_mt) AS mt
-                       FROM usage_ledgerentry WHERE kind = 'debit' GROUP BY 1) AS entry
+                       FROM usage_ledgerentry WHERE kind IN ('debit', 'refund')
+                      GROUP BY 1) AS entry
             ON entry.batch_id = batch.id
          WHERE COALESCE(batch.debited_mt, 0) <> COALESCE(entry.mt, 0)
          ORDER BY 1 LIMIT %(limit)s
@@ -108,7 +114,7 @@ RULES = {
                             SUM(overage_mt) AS overage_mt
                        FROM usage_usagetally GROUP BY batch_id) AS tally
             ON tally.batch_id = batch.id
-         WHERE batch.received > 0
+         WHERE (batch.received > 0 OR batch.kind = 'correction')
            AND (batch.received, batch.accepted, batch.duplicate, batch.conflict,
                 batch.accepted_mt, batch.debited_mt, batch.overage_mt)
                IS DISTINCT FROM
@@ -125,6 +131,16 @@ RULES = {
          WHERE batch.rejected + batch.conflict <> COALESCE(held.events, 0)
          ORDER BY batch.id LIMIT %(limit)s
     """,
+    "an amended event has no less than nothing, a voided one nothing": """
+        SELECT 'event ' || event.id, 0, event.mt + change.mt
+          FROM (SELECT event_id, SUM(mt)::bigint AS mt, BOOL_OR(kind = 'void') AS voided,
+                       MIN(occurred_at) AS occurred_at
+                  FROM usage_amendment GROUP BY event_id) AS change
+          JOIN usage_usageevent AS event
+            ON event.id = change.event_id AND event.occurred_at = change.occurred_at
+         WHERE event.mt + change.mt < 0 OR (change.voided AND event.mt + change.mt <> 0)
+         ORDER BY event.id LIMIT %(limit)s
+    """,
     "cycle totals = overage rows": """
         SELECT 'subscriber ' || COALESCE(total.subscriber_id, overage.subscriber_id),
                COALESCE(total.priced_mt + total.uncovered_mt, 0), COALESCE(overage.mt, 0)::bigint
@@ -136,6 +152,32 @@ RULES = {
          WHERE COALESCE(total.priced_mt, 0) <> COALESCE(overage.priced_mt, 0)
             OR COALESCE(total.uncovered_mt, 0)
                <> COALESCE(overage.mt, 0) - COALESCE(overage.priced_mt, 0)
+         ORDER BY 1 LIMIT %(limit)s
+    """,
+    "bucket reserved = what open sessions hold": """
+        SELECT 'bucket ' || COALESCE(bucket.id, held.bucket_id), COALESCE(held.mt, 0)::bigint,
+               COALESCE(bucket.reserved_mt, 0)
+          FROM usage_bucket AS bucket
+          FULL JOIN (SELECT part.bucket_id, SUM(part.mt) AS mt
+                       FROM usage_quotasession AS session
+                      CROSS JOIN LATERAL unnest(session.hold_bucket_ids, session.hold_mts)
+                            AS part (bucket_id, mt)
+                      WHERE session.state = 'open'
+                      GROUP BY part.bucket_id) AS held
+            ON held.bucket_id = bucket.id
+         WHERE COALESCE(bucket.reserved_mt, 0) <> COALESCE(held.mt, 0)
+         ORDER BY 1 LIMIT %(limit)s
+    """,
+    "reserved pay-as-you-go = what open sessions hold": """
+        SELECT 'subscriber ' || COALESCE(profile.subscriber_id, held.subscriber_id),
+               COALESCE(held.mt, 0)::bigint, COALESCE(profile.reserved_payg_mt, 0)
+          FROM usage_chargingprofile AS profile
+          FULL JOIN (SELECT session.subscriber_id, SUM(session.hold_payg_mt) AS mt
+                       FROM usage_quotasession AS session
+                      WHERE session.state = 'open'
+                      GROUP BY session.subscriber_id) AS held
+            ON held.subscriber_id = profile.subscriber_id
+         WHERE COALESCE(profile.reserved_payg_mt, 0) <> COALESCE(held.mt, 0)
          ORDER BY 1 LIMIT %(limit)s
     """,
 }
@@ -154,13 +196,16 @@ REPORTED = """
      WHERE tally.day >= %(start)s AND tally.day < %(end)s
 """
 
-# The same of the rows themselves: events, their debits and their overage.
+# The same of the rows themselves: events and amendments, their debits and their overage.
 STORED = """
     WITH event AS (
-        SELECT event.id, event.mt FROM usage_usageevent AS event
+        SELECT event.id, event.mt, 1 AS events FROM usage_usageevent AS event
          WHERE event.occurred_at >= %(start_at)s AND event.occurred_at < %(end_at)s
+         UNION ALL
+        SELECT amendment.id, amendment.mt, 0 FROM usage_amendment AS amendment
+         WHERE amendment.occurred_at >= %(start_at)s AND amendment.occurred_at < %(end_at)s
     )
-    SELECT (SELECT COUNT(*) FROM event)
+    SELECT (SELECT COALESCE(SUM(event.events), 0) FROM event)::bigint
            + (SELECT COALESCE(SUM(dropped.events), 0) FROM usage_droppedday AS dropped
                WHERE dropped.day >= %(start)s AND dropped.day < %(end)s)::bigint AS accepted,
            (SELECT COALESCE(SUM(event.mt), 0) FROM event)::bigint
@@ -169,7 +214,7 @@ STORED = """
            (SELECT COALESCE(-SUM(entry.amount_mt), 0)
               FROM usage_ledgerentry AS entry
               JOIN event ON event.id = entry.event_id
-             WHERE entry.kind = 'debit')::bigint
+             WHERE entry.kind IN ('debit', 'refund'))::bigint
            + (SELECT COALESCE(SUM(dropped.debited_mt), 0) FROM usage_droppedday AS dropped
                WHERE dropped.day >= %(start)s AND dropped.day < %(end)s)::bigint AS debited_mt,
            (SELECT COALESCE(SUM(overage.mt), 0) FROM usage_overage AS overage

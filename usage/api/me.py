@@ -115,6 +115,7 @@ def _period(request: Request, now: datetime) -> tuple[datetime, datetime]:
 
 class EventAnswer(serializers.ModelSerializer[UsageEvent]):
     model = serializers.SerializerMethodField()
+    voided = serializers.BooleanField(read_only=True)  # taken back: it counts nothing
 
     class Meta:
         model = UsageEvent
@@ -129,6 +130,7 @@ class EventAnswer(serializers.ModelSerializer[UsageEvent]):
             "reasoning_tokens",
             "mt",
             "late",
+            "voided",
         ]
 
     def get_model(self, event: UsageEvent) -> str:

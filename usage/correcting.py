@@ -1,0 +1,184 @@
+"""Writing amendments: a batch of their own, what they take back, what they charge.
+
+The identities of a batch hold for corrections too, with signs: accepted = debited + overage +
+uncovered. Everything runs in the caller's transaction, under the locks of those concerned.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from . import taking_back
+from .amended import NetEvent, net_events
+from .charging import Usage, charge
+from .database import Cursor
+from .enforcement import reconsider
+from .ingest import ADD_BATCH, ADD_TALLY, EVENTS_PER_BATCH, NEXT_BATCH, Tally
+from .locking import lock_pools, lock_profiles
+from .models import Amendment, UsageBatch
+from .normalising import Counts
+from .periods import day_of
+
+# Pools that paid, and every pool that the subscribers were ever in: a later step may ask for more
+# of them, and all must be locked in one order.
+POOLS_OF = """
+    SELECT bucket.pool_id
+      FROM usage_bucket AS bucket
+     WHERE bucket.id = ANY(%(buckets)s) AND bucket.pool_id IS NOT NULL
+     UNION
+    SELECT member.pool_id
+      FROM usage_poolmember AS member
+     WHERE member.subscriber_id = ANY(%(owners)s)
+     ORDER BY 1
+"""
+
+
+@dataclass(slots=True)
+class Change:
+    """By how much an event changes, and why; `weight_id` is the one that holds for it then."""
+
+    event: NetEvent
+    kind: str
+    counts: Counts
+    mt: int
+    weight_id: int
+    actor: str
+    reason: str
+    key: str
+
+
+@dataclass(slots=True)
+class _Written:
+    change: Change
+    id: int
+    batch_id: int
+    late: bool = False
+    debited_mt: int = 0
+    priced_mt: int = 0
+    uncovered_mt: int = 0
+
+
+def lock_events(cursor: Cursor, ids: Sequence[int]) -> dict[int, NetEvent]:
+    """Lock whoever is concerned by these events and answer with them as they stand."""
+    before = net_events(cursor, ids)
+    if not before:
+        return before
+    owners = sorted({event.subscriber_id for event in before.values()})
+    lock_profiles(cursor, owners)
+    buckets = {part.bucket_id for event in before.values() for part in event.payments}
+    concerned = {"buckets": sorted(buckets), "owners": owners}
+    if pools := [pool for (pool,) in cursor.execute(POOLS_OF, concerned)]:
+        lock_pools(cursor, pools)
+    return net_events(cursor, ids)  # by statements of their own: what a former holder has written
+
+
+def write(cursor: Cursor, changes: Sequence[Change], *, now: datetime) -> list[Amendment]:
+    """Write amendments of locked events, at most 16,384, and move what they move."""
+    written = _numbered(cursor, changes)
+    _take_back(cursor, [one for one in written if one.change.mt < 0], now)
+    _charge(cursor, [one for one in written if one.change.mt > 0], now)
+    amendments = [_amendment(one, now) for one in written]
+    Amendment.objects.bulk_create(amendments, batch_size=1000)
+    _record(cursor, written, now)
+    reconsider(subscriber_ids=[one.change.event.subscriber_id for one in written], now=now)
+    return amendments
+
+
+def _numbered(cursor: Cursor, changes: Sequence[Change]) -> list[_Written]:
+    """A batch for each node, since a batch belongs to one; an amendment's number is in it."""
+    assert 0 < len(changes) <= EVENTS_PER_BATCH
+    by_node: dict[int, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_node[change.event.node_id].append(change)
+    written = []
+    for _node, own in sorted(by_node.items()):
+        batch_id: int = cursor.execute(NEXT_BATCH).fetchone()[0]  # type: ignore[index]
+        first = batch_id * EVENTS_PER_BATCH
+        written += [_Written(one, first + place, batch_id) for place, one in enumerate(own)]
+    return written
+
+
+def _take_back(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+    all_taken = []
+    for one in written:
+        change = one.change
+        taken = taking_back.TakenBack(
+            one.id, one.batch_id, change.event, change.actor, change.reason
+        )
+        taking_back.choose(taken, mt=-change.mt)
+        one.debited_mt = -taken.refunded_mt
+        one.priced_mt, one.uncovered_mt = -taken.priced_mt, -taken.uncovered_mt
+        all_taken.append(taken)
+    taking_back.write(cursor, all_taken, now=now)
+
+
+def _charge(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+    """More is charged like new usage of the event's own time."""
+    usages = []
+    for one in written:
+        event = one.change.event
+        usages.append(
+            Usage(
+                one.id,
+                one.batch_id,
+                event.subscriber_id,
+                event.model_id,
+                event.occurred_at,
+                one.change.mt,
+            )
+        )
+    if usages:
+        charge(cursor, usages, now=now)
+    for one, usage in zip(written, usages, strict=True):
+        one.late = usage.late
+        one.debited_mt = usage.debited_mt
+        one.priced_mt, one.uncovered_mt = usage.priced_mt, usage.uncovered_mt
+
+
+def _amendment(one: _Written, now: datetime) -> Amendment:
+    change, event = one.change, one.change.event
+    return Amendment(
+        id=one.id,
+        batch_id=one.batch_id,
+        event_id=event.id,
+        subscriber_id=event.subscriber_id,
+        model_id=event.model_id,
+        weight_id=change.weight_id,
+        kind=change.kind,
+        occurred_at=event.occurred_at,
+        late=one.late,
+        recorded_at=now,
+        input_tokens=change.counts.input,
+        cached_tokens=change.counts.cached,
+        output_tokens=change.counts.output,
+        reasoning_tokens=change.counts.reasoning,
+        mt=change.mt,
+        actor=change.actor,
+        reason=change.reason,
+        key=change.key,
+    )
+
+
+def _record(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+    """The batches of the amendments with their tallies by day of use: no events, signed mt."""
+    by_batch: dict[int, dict[date, Tally]] = defaultdict(lambda: defaultdict(Tally))
+    nodes: dict[int, int] = {}
+    for one in written:
+        nodes[one.batch_id] = one.change.event.node_id
+        by_batch[one.batch_id][day_of(one.change.event.occurred_at)].add(
+            Tally(
+                accepted_mt=one.change.mt,
+                debited_mt=one.debited_mt,
+                overage_mt=one.priced_mt,
+                uncovered_mt=one.uncovered_mt,
+            )
+        )
+    for batch_id, by_day in sorted(by_batch.items()):
+        total = Tally()
+        for tally in by_day.values():
+            total.add(tally)
+        head = {"batch_id": batch_id, "node_id": nodes[batch_id], "now": now}
+        cursor.execute(ADD_BATCH, head | {"kind": UsageBatch.Kind.CORRECTION} | total.as_row())
+        for day, tally in sorted(by_day.items()):
+            cursor.execute(ADD_TALLY, {"batch_id": batch_id, "day": day} | tally.as_row())
