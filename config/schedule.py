@@ -18,4 +18,9 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": crontab(hour="4", minute="20"),
     },
     "settle-payments": {"task": "invoicing.tasks.settle_payments", "schedule": 60.0},
+    "expire-quota-sessions": {"task": "usage.tasks.expire_sessions", "schedule": 10.0},
+    "forget-quota-answers": {
+        "task": "usage.tasks.forget_quota_answers",
+        "schedule": crontab(minute="35"),
+    },
 }

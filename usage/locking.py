@@ -191,14 +191,26 @@ def lock_pools(cursor: Cursor, ids: Sequence[int]) -> None:
     cursor.execute(LOCK_POOLS, {"ids": sorted(ids)})
 
 
-def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Standing:
-    """Lock subscribers and their pools, and read what may pay for them."""
+def lock_owners(
+    cursor: Cursor, ids: Sequence[int], *, now: datetime
+) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
+    """Lock subscribers and their pools, without reading what may pay for them."""
     profiles = lock_profiles(cursor, ids)
     pooled = [owner for owner, profile in profiles.items() if profile.pooled]
     memberships = _memberships(cursor, pooled, now) if pooled else {}
-    pools = sorted({one.pool_id for own in memberships.values() for one in own})
-    if pools:
+    if pools := _pools_of(memberships):
         lock_pools(cursor, pools)
+    return profiles, memberships
+
+
+def _pools_of(memberships: dict[int, list[Membership]]) -> list[int]:
+    return sorted({one.pool_id for own in memberships.values() for one in own})
+
+
+def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Standing:
+    """Lock subscribers and their pools, and read what may pay for them."""
+    profiles, memberships = lock_owners(cursor, ids, now=now)
+    if pools := _pools_of(memberships):
         _read_pool_usage(cursor, memberships, now)
     own: dict[int, list[OpenBucket]] = defaultdict(list)
     for owner, *row in cursor.execute(OPEN_BUCKETS, {"ids": sorted(ids)}, prepare=True):
@@ -230,8 +242,11 @@ def _read_pool_usage(
     cursor: Cursor, memberships: dict[int, list[Membership]], now: datetime
 ) -> None:
     since = cycle_of(now - OLDEST_USAGE)
+    used: dict[tuple[int, int], dict[date, int]] = defaultdict(dict)
     rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since})
     for owner, pool_id, day, mt in rows:
-        for membership in memberships[owner]:
-            if membership.pool_id == pool_id:
-                membership.used_mt[day] = mt
+        used[owner, pool_id][day] = mt
+    for owner, own in memberships.items():
+        for membership in own:
+            # One object for all stays in a pool: leaving and coming back renews no cap.
+            membership.used_mt = used[owner, membership.pool_id]

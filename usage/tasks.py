@@ -5,7 +5,7 @@ from celery import shared_task
 
 from config import clock
 
-from . import enforcement, ledger, partitions
+from . import enforcement, ledger, partitions, supervising
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
 
@@ -32,3 +32,34 @@ def care_for_partitions() -> None:
     partitions.make_ahead(now=now)
     partitions.drop_old_days(now=now)
     partitions.purge_keys(now=now)
+
+
+@shared_task
+def expire_sessions() -> None:
+    """Beat, every 10 seconds: quota sessions that were left alone for twice their validity."""
+    supervising.expire_abandoned(now=clock.now())
+
+
+@shared_task
+def forget_quota_answers() -> None:
+    """Beat, hourly: answers of quota sessions that no node will ask for again."""
+    now = clock.now()
+    for _round in range(ROUNDS):
+        if not supervising.forget_old(now=now):
+            break
+
+
+@shared_task
+def deliver_callbacks() -> None:
+    """Beat, every five seconds: what nodes are told. The table is the queue, none is lost."""
+    callbacks.deliver_due(now=clock.now())
+
+
+@shared_task
+def purge_watching() -> None:
+    """Beat, hourly: settled callbacks and counters that are older than they are kept."""
+    now = clock.now()
+    for purge in (callbacks.purge, counters.purge):
+        for _round in range(ROUNDS):
+            if not purge(now=now):
+                break

@@ -14,9 +14,9 @@ from accounts.authentication import KeyAuthentication
 from accounts.permissions import scope_required
 from config import clock
 
-from .. import enforcement
+from .. import enforcement, sequences
 from ..decoding import MEDIA_TYPES, BodyTooLarge, split_body
-from ..ingest import BatchResult, ingest
+from ..ingest import ingest
 from ..models import Node, UsageBatch
 
 FEED_PAGE = 1000
@@ -49,28 +49,10 @@ def node_of(request: Request) -> Node:
     return Node.objects.get(node_keys__api_key=request.auth)
 
 
-def answer_of(result: BatchResult) -> dict[str, Any]:
-    """What the API says of a batch."""
-    tally = result.tally
-    return {
-        "batch": result.batch_id,
-        "accepted": tally.accepted,
-        "duplicate": tally.duplicate,
-        "conflict": tally.conflict,
-        "rejected": tally.rejected,
-        "errors": [
-            {
-                "index": refusal.position,
-                "id": refusal.id,
-                "code": refusal.code,
-                "detail": refusal.detail,
-            }
-            for refusal in result.refusals
-        ],
-        "exhausted": [
-            {"subject": subject, "reason": reason} for subject, reason in result.exhausted
-        ],
-    }
+class BatchQuery(serializers.Serializer[Any]):
+    sequence = serializers.IntegerField(
+        min_value=0, max_value=sequences.LARGEST, default=None, allow_null=True
+    )
 
 
 class ReportUsage(APIView):
@@ -78,6 +60,7 @@ class ReportUsage(APIView):
 
     200 also when some events are refused: the batch was handled, `errors` says which and why.
     Send the same again after a 503 or a lost answer: what was counted shows as duplicate.
+    A node may number its batches by `sequence`; numbers that do not arrive stand in `/nodes/me`.
     """
 
     authentication_classes = [KeyAuthentication]
@@ -85,17 +68,22 @@ class ReportUsage(APIView):
 
     @extend_schema(
         operation_id="report_usage",
+        parameters=[OpenApiParameter("sequence", OpenApiTypes.INT64)],
         request={media: OpenApiRequest(request=OpenApiTypes.OBJECT) for media in MEDIA_TYPES},
         responses=BatchAnswer,
     )
     def post(self, request: Request) -> Response:
+        query = BatchQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
         events = split_body(
             body=read_body(request),
             content_type=request.META.get("CONTENT_TYPE", ""),
             encoding=request.headers.get("Content-Encoding", ""),
         )
-        result = ingest(node=node_of(request), events=events, now=clock.now())
-        return Response(answer_of(result))
+        result = ingest(
+            node=node_of(request), events=events, now=clock.now(), **query.validated_data
+        )
+        return Response(result.shown())
 
 
 def read_body(request: Request) -> bytes:
@@ -157,10 +145,15 @@ class NodeAnswer(serializers.Serializer[Any]):
     sources = serializers.ListField(child=serializers.CharField())
     scopes = serializers.ListField(child=serializers.CharField())
     last_batch = serializers.IntegerField(allow_null=True)
+    last_sequence = serializers.IntegerField(allow_null=True)
+    gaps = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField(), min_length=2, max_length=2)
+    )
 
 
 class WhoAmI(APIView):
-    """The node behind the key, the sources it may report for, and its newest batch."""
+    """The node behind the key, the sources it may report for, its newest batch, and the numbers
+    of batches that did not arrive: `gaps` of [first, last] below `last_sequence`."""
 
     authentication_classes = [KeyAuthentication]
     permission_classes = [scope_required("usage:write")]
@@ -168,6 +161,7 @@ class WhoAmI(APIView):
     @extend_schema(operation_id="node_me", responses=NodeAnswer)
     def get(self, request: Request) -> Response:
         node = node_of(request)
+        numbers = sequences.sequence_of(node_id=node.pk)
         batches = UsageBatch.objects.filter(node_id=node.pk).order_by("-id")
         return Response(
             {
@@ -176,5 +170,7 @@ class WhoAmI(APIView):
                 "sources": node.sources,
                 "scopes": request.auth.scopes,
                 "last_batch": batches.values_list("id", flat=True).first(),
+                "last_sequence": numbers.last,
+                "gaps": numbers.gaps,
             }
         )

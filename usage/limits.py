@@ -1,0 +1,192 @@
+"""Limits besides the plan: tokens or requests a minute, day, week or month, held at reserve.
+
+A limit is of a subscriber, or of one of its keys (then only what names that key counts). Windows
+are cut in the billing zone; a week begins on Monday. What open sessions hold counts as used.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from config.errors import DomainError
+
+from .database import Cursor, fast_cursor
+from .locking import lock_profiles
+from .models import UNCAPPED, UsageLimit
+from .periods import cycle_of, day_of, day_start
+from .sessions import MT, OtherHold
+
+# The limits that hold for a subscriber, and for one of its keys.
+LIMITS = """
+    SELECT rule.id, rule.api_key_id, rule."window", rule.unit, rule.amount,
+           rule.counted_from, rule.counted
+      FROM usage_usagelimit AS rule
+     WHERE rule.subscriber_id = %(subscriber_id)s
+       AND (rule.api_key_id IS NULL OR rule.api_key_id = %(api_key_id)s)
+     ORDER BY rule.id
+"""
+
+# One read of the (subscriber, time) index; events as they came, amendments are not asked.
+USED_SINCE = """
+    SELECT COALESCE(SUM(event.mt), 0)::bigint
+      FROM usage_usageevent AS event
+     WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s
+"""
+
+USED_BY_KEY_SINCE = USED_SINCE + " AND event.api_key_id = %(api_key_id)s"
+
+COUNT_REQUEST = """
+    UPDATE usage_usagelimit
+       SET counted = CASE WHEN counted_from = %(since)s THEN counted + 1 ELSE 1 END,
+           counted_from = %(since)s
+     WHERE id = %(id)s
+"""
+
+
+class LimitRefused(DomainError):
+    """The limit cannot be set, or there is none."""
+
+    code = "limit_refused"
+    status = 400
+    title = "The limit is refused"
+
+
+class NoSuchLimit(DomainError):
+    """The subscriber or key has no such limit."""
+
+    code = "limit_not_found"
+    status = 404
+    title = "No such limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A limit as it stands, read under the profile's lock."""
+
+    id: int
+    api_key_id: int | None
+    window: str
+    unit: str
+    amount: int
+    counted_from: datetime | None
+    counted: int
+
+    def shown(self) -> dict[str, str | int]:
+        """The limit as nodes and people read it, in standard tokens."""
+        scope = "subscriber" if self.api_key_id is None else "key"
+        if self.unit == UsageLimit.Unit.REQUESTS:
+            return {"scope": scope, "window": self.window, "requests": self.amount}
+        return {"scope": scope, "window": self.window, "tokens": self.amount // MT}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much limits still allow, and which of them allows the least."""
+
+    mt: int
+    rule: Rule
+
+
+def window_start(window: str, now: datetime) -> datetime:
+    """When the running minute, day, week (from Monday) or month of the billing zone began."""
+    if window == UsageLimit.Window.MINUTE:
+        return now.replace(second=0, microsecond=0)
+    day = day_of(now)
+    if window == UsageLimit.Window.WEEK:
+        day -= timedelta(days=day.weekday())
+    if window == UsageLimit.Window.MONTH:
+        day = cycle_of(now)
+    return day_start(day)
+
+
+def rules_of(cursor: Cursor, *, subscriber_id: int, api_key_id: int | None) -> list[Rule]:
+    """The limits that hold for a session of this subscriber, opened by this key if by one."""
+    row = {"subscriber_id": subscriber_id, "api_key_id": api_key_id}
+    return [Rule(*columns) for columns in cursor.execute(LIMITS, row, prepare=True)]
+
+
+def room(
+    cursor: Cursor,
+    rules: Sequence[Rule],
+    *,
+    subscriber_id: int,
+    others: Iterable[OtherHold],
+    now: datetime,
+) -> Room | None:
+    """How much the limits still allow (None: there are none), counting this request if they do.
+
+    A request that is refused is not counted.
+    """
+    holds = list(others)
+    rooms = [
+        Room(_left_mt(cursor, rule, subscriber_id, holds, now), rule)
+        for rule in rules
+        if rule.unit == UsageLimit.Unit.MT
+    ]
+    counters = [rule for rule in rules if rule.unit == UsageLimit.Unit.REQUESTS]
+    for rule in counters:
+        since = window_start(rule.window, now)
+        counted = rule.counted if rule.counted_from == since else 0
+        rooms.append(Room(0 if counted >= rule.amount else UNCAPPED, rule))
+    least = min(rooms, key=lambda one: one.mt, default=None)
+    if least is not None and least.mt >= MT:
+        for rule in counters:
+            row = {"id": rule.id, "since": window_start(rule.window, now)}
+            cursor.execute(COUNT_REQUEST, row)
+    return least
+
+
+def _left_mt(
+    cursor: Cursor, rule: Rule, subscriber_id: int, others: Sequence[OtherHold], now: datetime
+) -> int:
+    statement = USED_SINCE if rule.api_key_id is None else USED_BY_KEY_SINCE
+    row = {
+        "subscriber_id": subscriber_id,
+        "api_key_id": rule.api_key_id,
+        "since": window_start(rule.window, now),
+    }
+    used = cursor.execute(statement, row).fetchone()
+    assert used is not None  # an aggregate always has one row
+    held = sum(
+        one.granted_mt
+        for one in others
+        if rule.api_key_id is None or one.api_key_id == rule.api_key_id
+    )
+    return max(0, rule.amount - int(used[0]) - held)
+
+
+@transaction.atomic
+def set_limit(
+    *, subscriber_id: int, window: str, unit: str, amount: int, api_key_id: int | None = None
+) -> UsageLimit:
+    """Allow `amount` (mt, or requests) a window to a subscriber, or to one of its keys."""
+    if window not in UsageLimit.Window or unit not in UsageLimit.Unit or amount < 0:
+        raise LimitRefused(
+            "A limit is a number of tokens or requests a minute, day, week or month."
+        )
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, [subscriber_id])
+    limit, _created = UsageLimit.objects.update_or_create(
+        subscriber_id=subscriber_id,
+        api_key_id=api_key_id,
+        window=window,
+        unit=unit,
+        defaults={"amount": amount},
+    )
+    return limit
+
+
+@transaction.atomic
+def remove_limit(
+    *, subscriber_id: int, window: str, unit: str, api_key_id: int | None = None
+) -> None:
+    """Lift a limit; raises NoSuchLimit."""
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, [subscriber_id])
+    gone, _each = UsageLimit.objects.filter(
+        subscriber_id=subscriber_id, api_key_id=api_key_id, window=window, unit=unit
+    ).delete()
+    if not gone:
+        raise NoSuchLimit(f"There is no limit of {unit} a {window} here.")
