@@ -1,0 +1,86 @@
+"""Requests of nodes, made before the clock runs: an hour's mix of events as raw HTTP."""
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from tests.bench.world import MODELS, SUBSCRIBERS, msisdn
+from usage.periods import BILLING_ZONE
+
+EVENT = (
+    '{"specversion":"1.0","id":"chatcmpl-%s","source":"%s","type":"inference.completed",'
+    '"subject":"%s","time":"%s","data":{"model":"%s","usage":{"prompt_tokens":%d,'
+    '"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d},'
+    '"completion_tokens_details":{"reasoning_tokens":%d}}}}'
+)
+YESTERDAY_SHARE = 0.02
+ZIPF_EXPONENT = 1.0
+
+Draw = Callable[[int], list[int]]  # how many -> subscriber ids
+
+
+def uniform(count: int) -> list[int]:
+    """Any subscriber is as likely as any other."""
+    return [random.randrange(SUBSCRIBERS) + 1 for _ in range(count)]
+
+
+def within(first: int, last: int) -> Draw:
+    """Uniformly among the subscribers first..last."""
+    return lambda count: [random.randint(first, last) for _ in range(count)]
+
+
+class Zipf:
+    """The k-th busiest subscriber uses 1/k of what the busiest one uses; ranks lie scattered."""
+
+    def __init__(self) -> None:
+        total = 0.0
+        self._steps = []
+        for rank in range(1, SUBSCRIBERS + 1):
+            total += rank**-ZIPF_EXPONENT
+            self._steps.append(total)
+        self._ids = list(range(1, SUBSCRIBERS + 1))
+        random.Random(9).shuffle(self._ids)
+
+    def __call__(self, count: int) -> list[int]:
+        return random.choices(self._ids, cum_weights=self._steps, k=count)
+
+
+def events(draw: Draw, count: int, *, source: str, now: datetime) -> list[str]:
+    """JSON texts of `count` new events; ids are random as vLLM makes them, the worst for an index."""
+    local = now.astimezone(BILLING_ZONE)
+    made = []
+    for subscriber_id in draw(count):
+        given, output = random.randint(50, 4000), random.randint(10, 1500)
+        cached, reasoning = random.randrange(given // 2), random.randrange(output // 2)
+        at = local - timedelta(
+            days=random.random() < YESTERDAY_SHARE, microseconds=random.randrange(60_000_000)
+        )
+        made.append(
+            EVENT
+            % (
+                *(uuid.UUID(int=random.getrandbits(128)).hex, source, msisdn(subscriber_id)),
+                *(at.isoformat(timespec="milliseconds"), random.choice(MODELS), given, output),
+                *(given + output, cached, reasoning),
+            )
+        )
+    return made
+
+
+def post(path: str, body: bytes, *, token: str, media: str = "application/json") -> bytes:
+    """A POST request as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def batches(
+    path: str, draw: Draw, *, size: int, count: int, token: str, source: str, now: datetime
+) -> Iterator[bytes]:
+    """`count` requests of `size` events each; a size of 1 is sent as a single event."""
+    for _ in range(count):
+        texts = events(draw, size, source=source, now=now)
+        body = texts[0] if size == 1 else f"[{','.join(texts)}]"
+        yield post(path, body.encode(), token=token)

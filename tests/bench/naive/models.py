@@ -1,0 +1,87 @@
+"""Subscribers, models, buckets, events and a ledger as one would first write them down."""
+
+from django.db import models
+
+
+class Subscriber(models.Model):
+    """Who uses."""
+
+    msisdn = models.CharField(max_length=16, unique=True)
+
+    class Meta:
+        app_label = "naive"
+
+    def __str__(self) -> str:
+        return self.msisdn
+
+
+class Model(models.Model):
+    """A model with its weights in thousandths."""
+
+    code = models.CharField(max_length=100, unique=True)
+    input_milli = models.PositiveIntegerField()
+    cached_milli = models.PositiveIntegerField()
+    output_milli = models.PositiveIntegerField()
+    reasoning_milli = models.PositiveIntegerField()
+
+    class Meta:
+        app_label = "naive"
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Bucket(models.Model):
+    """An amount that pays in [valid_from, valid_until)."""
+
+    subscriber = models.ForeignKey(Subscriber, models.PROTECT, related_name="buckets")
+    model = models.ForeignKey(Model, models.PROTECT, null=True)
+    priority = models.PositiveSmallIntegerField()
+    remaining_mt = models.BigIntegerField()
+    valid_from = models.DateTimeField()
+    valid_until = models.DateTimeField()
+
+    class Meta:
+        app_label = "naive"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Event(models.Model):
+    """One inference request."""
+
+    source = models.CharField(max_length=200)
+    event_id = models.CharField(max_length=200)
+    subscriber = models.ForeignKey(Subscriber, models.PROTECT)
+    model = models.ForeignKey(Model, models.PROTECT)
+    occurred_at = models.DateTimeField()
+    input_tokens = models.BigIntegerField()
+    cached_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    mt = models.BigIntegerField()
+    uncovered_mt = models.BigIntegerField(default=0)
+
+    class Meta:
+        app_label = "naive"
+        constraints = [models.UniqueConstraint(name="naive_once", fields=["source", "event_id"])]
+        indexes = [models.Index(fields=["subscriber", "occurred_at"], name="naive_by_time")]
+
+    def __str__(self) -> str:
+        return self.event_id
+
+
+class LedgerEntry(models.Model):
+    """One movement of one bucket."""
+
+    bucket = models.ForeignKey(Bucket, models.PROTECT)
+    event = models.ForeignKey(Event, models.PROTECT)
+    amount_mt = models.BigIntegerField()
+    balance_mt = models.BigIntegerField()
+
+    class Meta:
+        app_label = "naive"
+
+    def __str__(self) -> str:
+        return f"{self.amount_mt}"

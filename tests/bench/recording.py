@@ -1,0 +1,133 @@
+"""The results: results.json for scripts, RESULTS.md for people; a run replaces what it measured."""
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from config import clock
+from tests.bench import table
+from tests.bench.figures import Benchmark, Figure
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+PAGE = HERE / "RESULTS.md"
+
+INTRODUCTION = """# What the benchmarks found
+
+Each figure is the ratio of Tokenpack to a rival that was measured in the same run, the two in turn:
+the median of n rounds, with the lowest and the highest. Client, web server and database share
+one machine. Written by `make bench` (`QUICK=1`: shorter rounds, without growth_20m; `ONLY=key`:
+one figure); a run replaces the figures it measured and leaves the others.
+
+The whole pipeline counts: authentication, decoding, the key of every event, conflict check,
+locks, the waterfall over 1 to 5 buckets, ledger, overage, batch and tallies, all committed with
+fsync before the answer. The world: 100,000 subscribers, 15 % of the further buckets for one model
+only, 21 % of the subscribers also in one of 2,001 pools, 2 % of the events from the day before.
+Event ids are random (as vLLM makes them), the worst case for the index over the keys. Nothing is
+cached between requests that another process could change unseen.
+
+| key | median | min - max | n | must | aim | ours | rival | measured |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def record(benchmark: Benchmark, figure: Figure, *, quick: bool) -> None:
+    """Put a figure into results.json and write the page anew."""
+    results = _read()
+    results[benchmark.key] = {
+        "median": round(figure.median, 4),
+        "min": round(min(figure.ratios), 4),
+        "max": round(max(figure.ratios), 4),
+        "n": len(figure.ratios),
+        "must": benchmark.must,
+        "aim": benchmark.aim,
+        "lower_is_better": benchmark.lower,
+        "unit": "ratio",
+        "ours": round(median(figure.ours), 4),
+        "rival": round(median(figure.rival), 4),
+        "side_unit": figure.unit,
+        "quick": quick,
+        "measured_at": clock.now().astimezone(UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "notes": figure.notes,
+    }
+    ordered = {one.key: results[one.key] for one in table.BENCHMARKS if one.key in results}
+    RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
+    PAGE.write_text(_page(ordered))
+
+
+def verdicts(done: dict[str, Figure]) -> str:
+    """One line a figure: what was reached of what was wanted."""
+    lines = []
+    for one in table.BENCHMARKS:
+        figure = done.get(one.key)
+        if figure is None:
+            continue
+        if one.reached(figure.median, one.aim):
+            verdict = "reaches the aim"
+        elif one.reached(figure.median, one.must):
+            verdict = "passes"
+        else:
+            verdict = "MISSES THE MUST"
+        lines.append(
+            f"{one.key:18} {figure.median:8.3f}  ({min(figure.ratios):.3f} - "
+            f"{max(figure.ratios):.3f}, n={len(figure.ratios)}; must {one.must}, aim {one.aim})  {verdict}"
+        )
+    return "\n".join(lines)
+
+
+def _read() -> dict[str, Any]:
+    if not RESULTS.exists():
+        return {}
+    found: dict[str, Any] = json.loads(RESULTS.read_text())
+    return found
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    processors = psutil.cpu_count()
+    return f"{processors} x {_processor()}, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def _page(results: dict[str, Any]) -> str:
+    rows = []
+    for key, one in results.items():
+        sign = "<=" if one["lower_is_better"] else ">="
+        at = datetime.fromisoformat(one["measured_at"])
+        rows.append(
+            f"| {key} | **{one['median']:.3g}** | {one['min']:.3g} - {one['max']:.3g} | {one['n']} "
+            f"| {sign} {one['must']} | {sign} {one['aim']} | {one['ours']:,.5g} {one['side_unit']} "
+            f"| {one['rival']:,.5g} {one['side_unit']} | {at:%Y-%m-%d %H:%M}"
+            f"{' (quick)' if one['quick'] else ''} |"
+        )
+    about = [
+        f"- `{one.key}`: {one.what}. Rival: {one.rival}."
+        + "".join(f" {note[0].upper()}{note[1:]}." for note in results[one.key]["notes"])
+        for one in table.BENCHMARKS
+        if one.key in results
+    ]
+    machines = sorted({one["machine"] for one in results.values()})
+    return (
+        INTRODUCTION
+        + "\n".join(rows)
+        + "\n\nMachine: "
+        + "; ".join(machines)
+        + ".\n\n## What each compares\n\n"
+        + "\n".join(about)
+        + "\n"
+    )

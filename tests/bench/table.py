@@ -1,0 +1,48 @@
+"""The nine figures: what is measured, against whom, and what is wanted."""
+
+from tests.bench import ingest
+from tests.bench.figures import Benchmark
+
+COPY_RIVAL = (
+    "COPY of the same rows into a twin of the event table with its (subscriber, time) index, "
+    "1,000 a commit, one connection"
+)
+NAIVE_RIVAL = (
+    "DRF ModelSerializer(many=True), per event get_or_create, select_for_update on the buckets, "
+    "ledger create; a transaction an event, in the same web server"
+)
+
+BENCHMARKS = [
+    Benchmark(
+        key="ingest_copy",
+        what="ingest over HTTP, batches of 1,000 by 4 clients, 100,000 subscribers alike",
+        rival=COPY_RIVAL,
+        must=0.13,
+        aim=0.25,
+        measure=ingest.ingest_copy,
+    ),
+    Benchmark(
+        key="ingest_skewed",
+        what="the same with a Zipf draw",
+        rival=COPY_RIVAL,
+        must=0.17,
+        aim=0.30,
+        measure=ingest.ingest_skewed,
+    ),
+    Benchmark(
+        key="ingest_naive",
+        what="as ingest_copy",
+        rival=NAIVE_RIVAL,
+        must=30,
+        aim=60,
+        measure=ingest.ingest_naive,
+    ),
+    Benchmark(
+        key="single_naive",
+        what="one event a request, 64 clients",
+        rival="the same usual way, one event a request",
+        must=7,
+        aim=14,
+        measure=ingest.single_naive,
+    ),
+]
