@@ -3,6 +3,7 @@
 Whoever changes a session holds the subscriber's charging profile, and the pools of what it holds.
 """
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
@@ -163,7 +164,11 @@ def find(
     if row is None:
         return None
     *columns, digest, status, body = row
-    answered = None if digest is None else StoredAnswer(bytes(digest), Answer(status, body))
+    if digest is None:
+        return Session(*columns), None
+    # Django's connections give JSON as text.
+    told = json.loads(body) if isinstance(body, str) else body
+    answered = StoredAnswer(bytes(digest), Answer(status, told))
     return Session(*columns), answered
 
 

@@ -3,42 +3,19 @@
 from typing import Any
 
 import pytest
+from django.urls import resolve
 from rest_framework.test import APIClient
 
 from accounts import lifecycle
 from accounts.models import Subscriber
 from usage import ledger, proof, supervising
-from usage.models import Bucket, Node, QuotaAnswer, QuotaSession, UsageBatch, UsageEvent
-from usage.nodes import create_node
+from usage.models import Bucket, Node, QuotaSession, UsageBatch, UsageEvent
 
-from .conftest import BORN, NOON, SECOND, client_of, event, give, send
+from .conftest import BORN, NOON, SECOND, event, give, send
+from .quota_calls import SUBJECT, amounts, create, release, terms, update
 from .test_charging import payg
 
 pytestmark = pytest.mark.usefixtures("clock_at_noon")
-
-SUBJECT = "+8613900000001"
-URL = "/api/v1/quota/sessions"
-
-
-def create(client: APIClient, name: str = "s1", sequence: int = 0, **more: Any) -> Any:
-    body = {"session": name, "sequence": sequence, "subject": SUBJECT, "model": "plain"}
-    return client.post(URL, body | more)
-
-
-def update(client: APIClient, ref: str, sequence: int, *events: Any, **more: Any) -> Any:
-    body = {"sequence": sequence, "events": list(events)} | more
-    return client.post(f"{URL}/{ref}/update", body)
-
-
-def release(client: APIClient, ref: str, sequence: int, *events: Any) -> Any:
-    return client.post(f"{URL}/{ref}/release", {"sequence": sequence, "events": list(events)})
-
-
-def amounts(bucket: Bucket) -> tuple[int, int]:
-    """(remaining, reserved) in whole standard tokens."""
-    bucket.refresh_from_db()
-    assert bucket.remaining_mt % 1000 == bucket.reserved_mt % 1000 == 0
-    return bucket.remaining_mt // 1000, bucket.reserved_mt // 1000
 
 
 def test_a_create_holds_what_is_asked_and_answers_as_the_contract_says(
@@ -58,3 +35,225 @@ def test_a_create_holds_what_is_asked_and_answers_as_the_contract_says(
     }
     assert amounts(month) == (1000, 400)
     assert proof.verify() == []
+
+
+def test_without_an_amount_the_server_decides(
+    collector: APIClient, bare: Subscriber, settings: Any
+) -> None:
+    settings.QUOTA_SLICE_TOKENS = 600
+    give(bare, 1000)
+    assert create(collector).json()["granted"] == 600
+    second = create(collector, "s2").json()
+    assert (second["granted"], second["threshold"]) == (400, 400)
+    assert second["final"] is not None
+
+
+def test_what_another_session_holds_is_not_granted_twice(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    assert create(collector, "s1", requested=700).json()["granted"] == 700
+    partial = create(collector, "s2", requested=700).json()
+    assert (partial["result"], partial["granted"]) == ("SUCCESS", 300)
+    refused = create(collector, "s3", requested=700).json()
+    assert (refused["result"], refused["granted"]) == ("QUOTA_LIMIT_REACHED", 0)
+    assert refused["final"]["action"] == "REDIRECT"
+    assert amounts(month) == (1000, 1000)
+    assert QuotaSession.objects.get(session="s3").state == "idle"
+
+
+def test_a_new_grant_replaces_the_held_one(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=400).json()["ref"]
+    for sequence, requested in enumerate((900, 100, 250), start=1):
+        body = update(collector, ref, sequence, requested=requested).json()
+        assert body["granted"] == requested
+        assert amounts(month) == (1000, requested)
+    body = release(collector, ref, 4).json()
+    assert (body["result"], body["granted"], body["final"]) == ("SUCCESS", 0, None)
+    assert amounts(month) == (1000, 0)
+
+
+def test_an_update_charges_what_was_used_and_tells_of_each_event(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=400).json()["ref"]
+    given = [event("e1", 100), event("e1", 100), event("e2", 5, model="none"), event("e1", 7)]
+    body = update(collector, ref, 1, *given, requested=300).json()
+    assert [body[name] for name in ("accepted", "duplicate", "conflict", "rejected")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert [(one["index"], one["code"]) for one in body["errors"]] == [
+        (2, "unknown_model"),
+        (3, "conflict"),
+    ]
+    assert (body["granted"], amounts(month)) == (300, (900, 300))
+    assert UsageBatch.objects.get().kind == "quota"
+    assert UsageEvent.objects.get().subscriber_id == subscriber.pk
+    assert proof.verify() == []
+
+
+def test_used_tokens_are_debited_even_if_nothing_more_is_granted(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=1000).json()["ref"]
+    body = update(collector, ref, 1, event("e1", 1000), requested=500).json()
+    assert (body["result"], body["granted"], body["accepted"]) == ("QUOTA_LIMIT_REACHED", 0, 1)
+    assert body["exhausted"] == [{"subject": SUBJECT, "reason": "quota_exhausted"}]
+    assert amounts(month) == (0, 0)
+
+
+def test_usage_beyond_the_grant_is_paid_by_what_is_free_and_then_uncovered(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=400).json()["ref"]
+    other = create(collector, "s2", requested=200).json()["ref"]
+    update(collector, ref, 1, event("e1", 900), requested=0)
+    assert amounts(month) == (200, 200)  # what the other session holds is not taken
+    assert UsageBatch.objects.get().uncovered_mt == 100_000
+    release(collector, other, 1, event("e2", 200))
+    assert amounts(month) == (0, 0)
+    assert proof.verify() == []
+
+
+def test_an_idle_session_may_get_a_grant_later(collector: APIClient, bare: Subscriber) -> None:
+    bucket = give(bare, 300)
+    first = create(collector, requested=500).json()
+    assert (first["granted"], first["final"]["action"]) == (300, "REDIRECT")
+    second = update(collector, first["ref"], 1, event("e1", 300)).json()
+    assert (second["result"], second["granted"]) == ("QUOTA_LIMIT_REACHED", 0)
+    pack = give(bare, 250_000, kind="pack", start=NOON, now=NOON)
+    third = update(collector, first["ref"], 2, requested=500).json()
+    assert (third["result"], third["granted"], third["final"]) == ("SUCCESS", 500, None)
+    assert amounts(bucket) == (0, 0)
+    assert amounts(pack) == (250_000, 500)
+
+
+@pytest.mark.parametrize(
+    ("action", "free_model", "final"),
+    [
+        ("REDIRECT", "", {"action": "REDIRECT", "url": "https://t.example/plans/#packs"}),
+        ("TERMINATE", "", {"action": "TERMINATE"}),
+        ("RESTRICT", "fine", {"action": "RESTRICT", "model": "fine"}),
+        ("RESTRICT", "", {"action": "TERMINATE"}),
+    ],
+)
+def test_the_plan_says_what_is_final(
+    collector: APIClient,
+    subscriber: Subscriber,
+    settings: Any,
+    action: str,
+    free_model: str,
+    final: dict[str, str],
+) -> None:
+    settings.PUBLIC_URL = "https://t.example"
+    terms(subscriber, final_action=action, free_model=free_model)
+    assert create(collector, requested=2000).json()["final"] == final
+
+
+def test_the_free_model_is_granted_when_nothing_is_left(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    terms(subscriber, final_action="RESTRICT", free_model="lab/FINE")
+    create(collector, requested=1000)
+    assert create(collector, "s2", requested=10).json()["final"]["model"] == "lab/FINE"
+    free = create(collector, "s3", model="fine", requested=10).json()
+    assert (free["result"], free["granted"], free["final"]) == ("SUCCESS", 10, None)
+    assert amounts(month) == (1000, 1000)
+    ref = free["ref"]
+    release(collector, ref, 1, event("e1", 10, model="fine"))
+    assert UsageBatch.objects.get().uncovered_mt == 10_000
+    assert proof.verify() == []
+
+
+def test_the_page_of_a_redirect_exists(collector: APIClient, subscriber: Subscriber) -> None:
+    url = create(collector, requested=2000).json()["final"]["url"]
+    assert resolve("/" + url.split("/", 3)[3].split("#")[0]).view_name == "portal-plans"
+
+
+def test_a_model_restricted_bucket_is_held_for_its_models_only(
+    collector: APIClient, bare: Subscriber, models: dict[str, Any]
+) -> None:
+    for_heavy = give(bare, 100, model_ids=[models["heavy"].pk])
+    for_all = give(bare, 50)
+    assert create(collector, requested=200).json()["granted"] == 50
+    assert create(collector, "s2", model="HEAVY", requested=200).json()["granted"] == 100
+    assert (amounts(for_heavy), amounts(for_all)) == ((100, 100), (50, 50))
+
+
+def test_only_whole_tokens_are_granted(
+    collector: APIClient, node: Node, bare: Subscriber, models: dict[str, Any]
+) -> None:
+    first, second = give(bare, 10), give(bare, 10)
+    cached = {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}}
+    send(node, event("e1", usage=cached, model="fine"))  # a tenth of a token
+    assert create(collector, requested=50).json()["granted"] == 19
+    for bucket in (first, second):
+        bucket.refresh_from_db()
+    assert (first.remaining_mt, first.reserved_mt) == (9_900, 9_900)
+    assert (second.remaining_mt, second.reserved_mt) == (10_000, 9_100)
+
+
+def test_a_bucket_of_another_time_is_not_held(collector: APIClient, bare: Subscriber) -> None:
+    give(bare, 100, start=NOON + SECOND)
+    give(bare, 100, start=BORN, end=NOON)
+    assert create(collector, requested=10).json()["result"] == "QUOTA_LIMIT_REACHED"
+
+
+def test_pay_as_you_go_is_granted_up_to_its_cap(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    payg(subscriber, cap=500)
+    first = create(collector, requested=1300).json()
+    assert (first["granted"], first["final"]) == (1300, None)
+    second = create(collector, "s2", requested=300).json()
+    assert (second["granted"], second["final"]["action"]) == (200, "REDIRECT")
+    assert create(collector, "s3", requested=1).json()["result"] == "QUOTA_LIMIT_REACHED"
+    assert proof.verify() == []
+    body = update(collector, first["ref"], 1, event("e1", 1200), requested=200).json()
+    assert body["granted"] == 100  # the cap less 200 priced and 200 held by the other
+    release(collector, first["ref"], 2, event("e2", 100, at=NOON + SECOND))
+    release(collector, second["ref"], 1, event("e3", 250, at=NOON + 2 * SECOND))
+    batches = UsageBatch.objects.order_by("id").values_list("overage_mt", "uncovered_mt")
+    assert list(batches) == [(200_000, 0), (100_000, 0), (200_000, 50_000)]
+    subscriber.charging_profile.refresh_from_db()
+    assert subscriber.charging_profile.reserved_payg_mt == 0
+    assert proof.verify() == []
+
+
+def test_a_suspended_subscriber_is_denied_and_what_was_used_is_charged(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=400).json()["ref"]
+    lifecycle.suspend(subscriber_id=subscriber.pk, actor="clerk", reason="unpaid", now=NOON)
+    body = update(collector, ref, 1, event("e1", 100), requested=400).json()
+    assert (body["result"], body["granted"], body["accepted"]) == ("SERVICE_DENIED", 0, 1)
+    assert create(collector, "s2").json()["result"] == "SERVICE_DENIED"
+    assert amounts(month) == (900, 0)
+    lifecycle.resume(subscriber_id=subscriber.pk, actor="clerk", reason="paid", now=NOON)
+    assert update(collector, ref, 2, requested=400).json()["granted"] == 400
+
+
+def test_events_of_others_are_charged_to_them(
+    collector: APIClient, subscriber: Subscriber, neighbour: Subscriber, month: Bucket
+) -> None:
+    ref = create(collector, requested=400).json()["ref"]
+    update(collector, ref, 1, event("e1", 30, subject=neighbour.msisdn), event("e2", 20))
+    assert amounts(month)[0] == 980
+    assert amounts(Bucket.objects.get(subscriber=neighbour)) == (970, 0)
+    assert proof.verify() == []
+
+
+def test_a_held_bucket_is_closed_only_when_it_is_free(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    create(collector, requested=400)
+    ledger.close_due_buckets(now=month.close_at)
+    month.refresh_from_db()
+    assert month.closed_at is None
+    supervising.expire_abandoned(now=month.close_at)
+    ledger.close_due_buckets(now=month.close_at)
+    assert amounts(month) == (0, 0)

@@ -113,7 +113,7 @@ class SessionAnswer(serializers.Serializer[Any]):
     duplicate = serializers.IntegerField(required=False)
     conflict = serializers.IntegerField(required=False)
     rejected = serializers.IntegerField(required=False)
-    errors = EventError(many=True, required=False)
+    errors = EventError(many=True, required=False)  # type: ignore[assignment]  # no attribute
     exhausted = ExhaustedSubject(many=True, required=False)
 
 
