@@ -10,6 +10,7 @@ from accounts.models import ApiKey
 from config.errors import DomainError
 
 from .models import Node, NodeKey
+from .webhooks import new_secret
 
 NODE_SCOPES = ("usage:write", "quota:write", "feed:read")
 
@@ -33,7 +34,11 @@ def create_node(
     try:
         with transaction.atomic():
             node = Node.objects.create(
-                name=name, cluster=cluster, sources=list(sources) or [name], created_at=now
+                name=name,
+                cluster=cluster,
+                sources=list(sources) or [name],
+                callback_secret=new_secret(),
+                created_at=now,
             )
     except IntegrityError:
         raise NodeExists(

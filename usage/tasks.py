@@ -5,7 +5,7 @@ from celery import shared_task
 
 from config import clock
 
-from . import enforcement, ledger, partitions, supervising
+from . import callbacks, counters, enforcement, ledger, partitions, supervising
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
 

@@ -73,7 +73,7 @@ class ReportUsage(APIView):
         responses=BatchAnswer,
     )
     def post(self, request: Request) -> Response:
-        query = BatchQuery(data=request.query_params)
+        query = BatchQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         events = split_body(
             body=read_body(request),
