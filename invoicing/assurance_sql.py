@@ -55,7 +55,9 @@ CHARGED = """
 PRICED_OVERAGE = """
     WITH grouped AS (
         SELECT overage.invoice_line_id,
-               div(2 * SUM(overage.mt) * overage.fen_per_million + 1000000000, 2000000000) AS fen
+               SIGN(SUM(overage.mt)) * div(
+                   2 * ABS(SUM(overage.mt)) * overage.fen_per_million + 1000000000, 2000000000)
+                   AS fen
           FROM usage_overage AS overage
          WHERE overage.priced
            AND overage.cycle >= %(start)s
@@ -112,8 +114,9 @@ LINES_THAT_DIFFER = """
                line.net_fen,
                line.rate_bp,
                CASE WHEN line.kind = 'overage'
-                    THEN div(2 * line.quantity_mt::numeric * line.fen_per_million + 1000000000,
-                             2000000000)
+                    THEN SIGN(line.quantity_mt::numeric) * div(
+                        2 * ABS(line.quantity_mt::numeric) * line.fen_per_million + 1000000000,
+                        2000000000)
                     ELSE charge.amount_fen END AS fen
           FROM invoicing_invoiceline AS line
           LEFT JOIN plans_charge AS charge ON charge.id = line.charge_id

@@ -6,6 +6,8 @@ so a run that was stopped or killed is resumed by starting it again. The rules:
 - Charges of the cycle and priced overage of the cycle go on the invoice, and so does what came late
   for earlier cycles that have their invoice already; each line names its own usage cycle.
 - Overage is one line per model, price and usage cycle; the amount is rounded there, nowhere else.
+- What a correction takes back is netted with the overage that is not billed yet; of overage that
+  an earlier invoice bills it is a line below zero, rounded as its positive would be.
 - VAT is inside the price. The rate is the category's on the last day of the cycle the line is owed
   for, so a late line is taxed as it would have been in time.
 - A total of zero is invoiced (the document says what was used). A total below zero, which only

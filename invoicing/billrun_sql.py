@@ -27,7 +27,9 @@ ACCOUNTS_TO_BILL = """
          GROUP BY charge.account_id
     ), priced AS (
         SELECT overage.account_id,
-               div(2 * SUM(overage.mt) * overage.fen_per_million + 1000000000, 2000000000) AS fen
+               SIGN(SUM(overage.mt)) * div(
+                   2 * ABS(SUM(overage.mt)) * overage.fen_per_million + 1000000000, 2000000000)
+                   AS fen
           FROM usage_overage AS overage
          WHERE overage.priced
            AND overage.invoice_line_id IS NULL
@@ -145,6 +147,7 @@ CHARGE_LINES = """
 
 # Marks the unbilled priced overage of the accounts with the id of its coming line and writes the
 # lines from what was marked: one statement, so an event that arrives meanwhile is in both or none.
+# What corrections took back of an earlier invoice comes as a line below zero: a credit.
 OVERAGE_LINES = """
     WITH grouped AS MATERIALIZED (
         SELECT kind.account_id,
@@ -192,8 +195,11 @@ OVERAGE_LINES = """
                ORDER BY grouped.cycle, model.code, grouped.fen_per_million),
            'overage',
            NULL,
-           LEFT('超出用量 ' || COALESCE(model.name, grouped.model_id::text), 100),
-           LEFT('Usage beyond packages, ' || COALESCE(model.name, grouped.model_id::text), 100),
+           LEFT(CASE WHEN summed.mt < 0 THEN '超出用量更正 ' ELSE '超出用量 ' END
+                || COALESCE(model.name, grouped.model_id::text), 100),
+           LEFT(CASE WHEN summed.mt < 0 THEN 'Correction of usage beyond packages, '
+                     ELSE 'Usage beyond packages, ' END
+                || COALESCE(model.name, grouped.model_id::text), 100),
            '',
            COALESCE(model.code, grouped.model_id::text),
            grouped.cycle,
@@ -214,11 +220,13 @@ OVERAGE_LINES = """
        AND rate.valid_from < grouped.cycle + INTERVAL '1 month'
        AND (rate.valid_until IS NULL OR rate.valid_until >= grouped.cycle + INTERVAL '1 month')
      CROSS JOIN LATERAL (
-           SELECT div(2 * summed.mt * grouped.fen_per_million + 1000000000, 2000000000)::bigint
-                  AS gross_fen) AS price
+           SELECT (SIGN(summed.mt) * div(
+                      2 * ABS(summed.mt) * grouped.fen_per_million + 1000000000, 2000000000)
+                  )::bigint AS gross_fen) AS price
      CROSS JOIN LATERAL (
-           SELECT (2 * price.gross_fen * 10000 + 10000 + rate.rate_bp)
-                  / (2 * (10000 + rate.rate_bp)) AS net_fen) AS tax
+           SELECT SIGN(price.gross_fen)::bigint
+                  * ((2 * ABS(price.gross_fen) * 10000 + 10000 + rate.rate_bp)
+                     / (2 * (10000 + rate.rate_bp))) AS net_fen) AS tax
 """
 
 # Totals from the lines, what was paid before from the orders' payments, and the freeze.

@@ -9,6 +9,7 @@ from typing import Any
 import typst
 from django.conf import settings
 
+from config.formatting import exact_tokens
 from usage.periods import day_of
 
 from . import money
@@ -69,19 +70,13 @@ def _line(line: InvoiceLine) -> dict[str, str]:
         "name_en": line.name_en,
         "number": line.msisdn,
         "cycle": f"{line.usage_cycle:%Y-%m}",
-        "quantity": "" if line.quantity_mt is None else _tokens(line.quantity_mt),
+        "quantity": "" if line.quantity_mt is None else exact_tokens(line.quantity_mt),
         "price": "" if line.fen_per_million is None else money.format_yuan(line.fen_per_million),
         "rate": f"{line.rate_bp // 100}.{line.rate_bp % 100:02d}".rstrip("0").rstrip(".") + "%",
         "net": money.format_yuan(line.net_fen),
         "vat": money.format_yuan(line.vat_fen),
         "gross": money.format_yuan(line.gross_fen),
     }
-
-
-def _tokens(quantity_mt: int) -> str:
-    """Millitokens as standard tokens, exactly."""
-    whole, thousandths = divmod(quantity_mt, 1000)
-    return f"{whole:,}" + (f".{thousandths:03d}".rstrip("0") if thousandths else "")
 
 
 def _day(instant: datetime) -> str:

@@ -199,9 +199,9 @@ def test_a_key_names_one_correction(node: Node, month: Bucket, neighbour: Subscr
     send(node, event("e1", 10), event("e2", 10, subject="+8613900000002"))
     amend("e1", 4, key="k")
     for other in (
-        lambda: amend("e1", 5, key="k"),
-        lambda: void("e1", key="k"),
-        lambda: amend("e2", 4, key="k"),
+        partial(amend, "e1", 5, key="k"),
+        partial(void, "e1", key="k"),
+        partial(amend, "e2", 4, key="k"),
     ):
         with pytest.raises(corrections.KeyReused):
             other()

@@ -184,7 +184,7 @@ def test_weights_that_changed_since_the_dry_run_ask_for_a_new_one(
 def test_what_cannot_be_rated_again_is_refused(models: dict[str, InferenceModel]) -> None:
     for more in ({"code": "nothing"}, {"start": END}):
         with pytest.raises(rerating.RerateRefused):
-            dry(**more)  # type: ignore[arg-type]
+            dry(**more)
     with pytest.raises(rerating.UnknownRerating):
         rerating.begin(rerating_id=1, actor="boss", now=LATER)
 
