@@ -33,7 +33,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Granted:
     """What a session gets: a result of the API, whole standard tokens, and what holds them.
 
     `final` says what the node shall do when they are used, if there will be no more.
@@ -48,20 +48,20 @@ class Grant:
 
 def decide(
     cursor: Cursor, session: Session, standing: Standing, *, requested: int | None, now: datetime
-) -> Grant:
+) -> Granted:
     """Grant up to `requested` tokens (None: a slice of our choice) of what is left and allowed.
 
     The standing is locked and free of what the session itself held; the new hold is taken from it.
     """
     if session.subscriber_id is None:
-        return Grant("USER_UNKNOWN")
+        return Granted("USER_UNKNOWN")
     profile = standing.profiles[session.subscriber_id]
     if profile.state != "active":
-        return Grant("SERVICE_DENIED")
+        return Granted("SERVICE_DENIED")
     if session.model_id is None:
-        return Grant("RATING_FAILED")
+        return Granted("RATING_FAILED")
     if requested == 0:
-        return Grant("SUCCESS")
+        return Granted("SUCCESS")
     asked_mt = (settings.QUOTA_SLICE_TOKENS if requested is None else requested) * MT
     rules = limits.rules_of(
         cursor, subscriber_id=session.subscriber_id, api_key_id=session.api_key_id
@@ -82,9 +82,9 @@ def decide(
     if tokens < wanted_mt // MT and _is_free(cursor, profile, session, now):
         tokens = wanted_mt // MT
     if tokens == asked_mt // MT:
-        return Grant("SUCCESS", tokens, made)
+        return Granted("SUCCESS", tokens, made)
     limited = room if room is not None and tokens == wanted_mt // MT else None
-    return Grant(
+    return Granted(
         "SUCCESS" if tokens else "QUOTA_LIMIT_REACHED",
         tokens,
         made,

@@ -13,7 +13,7 @@ from .database import Cursor
 from .ingest import Claimed, record
 from .locking import Standing
 from .models import QuotaSession, UsageBatch
-from .reserving import Grant
+from .reserving import Granted
 from .sessions import Answer, Session
 
 State = QuotaSession.State
@@ -68,7 +68,7 @@ def serve(
         )
         report = result.shown()
     grant = (
-        Grant("SUCCESS")
+        Granted("SUCCESS")
         if ends is not None
         else reserving.decide(cursor, session, standing, requested=ask.requested, now=now)
     )
@@ -111,7 +111,7 @@ def _move(cursor: Cursor, session: Session, moves: list[tuple[int, int]], payg_m
         sessions.move_reserved_payg(cursor, subscriber_id=session.subscriber_id, mt=payg_mt)
 
 
-def _body(session: Session, ask: Ask, grant: Grant) -> dict[str, Any]:
+def _body(session: Session, ask: Ask, grant: Granted) -> dict[str, Any]:
     """The answer's members that every answer has; `limit` only when one decided."""
     threshold = grant.tokens if grant.final else grant.tokens * 8 // 10
     body: dict[str, Any] = {
