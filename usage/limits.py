@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
+from accounts.models import ApiKey
 from config.errors import DomainError
 
 from .database import Cursor, fast_cursor
@@ -166,6 +167,10 @@ def set_limit(
         raise LimitRefused(
             "A limit is a number of tokens or requests a minute, day, week or month."
         )
+    if api_key_id is not None:
+        owned = ApiKey.objects.filter(pk=api_key_id, subscriber_id=subscriber_id)
+        if not owned.exists():
+            raise LimitRefused(f"Subscriber {subscriber_id} has no key {api_key_id}.")
     with fast_cursor() as cursor:
         lock_profiles(cursor, [subscriber_id])
     limit, _created = UsageLimit.objects.update_or_create(

@@ -3,7 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from . import portal
-from .api import counters, me, nodes, quota
+from .api import corrections, counters, limits, me, nodes, quota
 
 api_urlpatterns: list[URLPattern | URLResolver] = [
     path("usage/events", nodes.ReportUsage.as_view()),
@@ -11,9 +11,18 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("quota/sessions", quota.QuotaSessions.as_view()),
     path("quota/sessions/<str:ref>/update", quota.QuotaUpdate.as_view()),
     path("quota/sessions/<str:ref>/release", quota.QuotaRelease.as_view()),
+    path("subscribers/<int:subscriber_id>/limits", limits.SubscriberLimits.as_view()),
+    path("me/keys/<str:public_id>/limits", limits.MyKeyLimits.as_view()),
     path("nodes/me", nodes.WhoAmI.as_view()),
     path("nodes/me/counters", counters.NodeCounters.as_view()),
     path("nodes/me/callback-secret", counters.CallbackSecret.as_view()),
+    path("usage/events/<int:event_id>/void", corrections.VoidEvent.as_view()),
+    path("usage/events/<int:event_id>/amend", corrections.AmendEvent.as_view()),
+    path("weights", corrections.WeightCollection.as_view()),
+    path("weights/<int:weight_id>/correct", corrections.CorrectWeight.as_view()),
+    path("reratings", corrections.ReratingCollection.as_view()),
+    path("reratings/<int:rerating_id>", corrections.ReratingOne.as_view()),
+    path("reratings/<int:rerating_id>/apply", corrections.ApplyRerating.as_view()),
     path("me/balance", me.MyBalance.as_view()),
     path("me/usage", me.MyUsage.as_view()),
     path("me/events", me.MyEvents.as_view()),
