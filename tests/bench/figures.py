@@ -54,11 +54,14 @@ class Skipped(Exception):
     """What the benchmark needs is not on this machine; the message says how to get it."""
 
 
-def interleave(run: Run, ours: Side, rival: Side, *, unit: str) -> Figure:
-    """Measure both sides in turn, changing who begins, and take the ratio of each pair."""
+def interleave(
+    run: Run, ours: Side, rival: Side, *, unit: str, rival_first: bool = False
+) -> Figure:
+    """Measure both sides in turn, changing who begins (unless the rival must), and take the ratio
+    of each pair."""
     figure = Figure(unit=unit)
     for number in range(run.rounds):
-        if number % 2:
+        if rival_first or number % 2:
             theirs, own = rival(), ours()
         else:
             own, theirs = ours(), rival()

@@ -1,6 +1,6 @@
 """The nine figures: what is measured, against whom, and what is wanted."""
 
-from tests.bench import ingest
+from tests.bench import billrun, ingest, pool
 from tests.bench.figures import Benchmark
 
 COPY_RIVAL = (
@@ -44,5 +44,21 @@ BENCHMARKS = [
         must=7,
         aim=14,
         measure=ingest.single_naive,
+    ),
+    Benchmark(
+        key="pool_spread",
+        what="ingest for the 1,000 members of one pool at once, batches of 1,000 by 4 clients",
+        rival="the same for 1,000 separate subscribers",
+        must=0.8,
+        aim=1.2,
+        measure=pool.pool_spread,
+    ),
+    Benchmark(
+        key="billrun_orm",
+        what="the bill run over 100,000 accounts (40,000 with QUICK=1), a fee each, packs, overage",
+        rival="a loop over ORM objects for a sample of 200 accounts, a transaction each",
+        must=90,
+        aim=200,
+        measure=billrun.billrun_orm,
     ),
 ]
