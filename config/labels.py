@@ -4,6 +4,9 @@ from django.utils.translation import gettext_noop as N_
 from django.utils.translation import pgettext_lazy
 
 LABELS = {
+    "applied_at": pgettext_lazy("column", "applied at"),
+    "applied_by": pgettext_lazy("column", "applied by"),
+    "end": pgettext_lazy("column", "end"),
     "id": pgettext_lazy("column", "number in this system"),
     "accepted": pgettext_lazy("column", "accepted"),
     "accepted_mt": pgettext_lazy("column", "accepted tokens"),
@@ -142,6 +145,7 @@ LABELS = {
     "settled_by": pgettext_lazy("column", "settled by"),
     "source": pgettext_lazy("column", "source"),
     "sources": pgettext_lazy("column", "sources"),
+    "start": pgettext_lazy("column", "start"),
     "started_at": pgettext_lazy("column", "started at"),
     "starts_at": pgettext_lazy("column", "starts at"),
     "state": pgettext_lazy("column", "state"),
@@ -162,7 +166,28 @@ LABELS = {
     "vat_fen": pgettext_lazy("column", "VAT"),
     "version": pgettext_lazy("column", "version"),
     "weight_id": pgettext_lazy("column", "weight"),
+    "withdrawn_at": pgettext_lazy("column", "withdrawn at"),
+    "withdrawn_by": pgettext_lazy("column", "withdrawn by"),
+    "withdrawn_reason": pgettext_lazy("column", "withdrawn because"),
+    "worked_at": pgettext_lazy("column", "worked on at"),
     "year": pgettext_lazy("column", "year"),
+    "ref": pgettext_lazy("column", "reference"),
+    "session": pgettext_lazy("column", "session"),
+    "session_id": pgettext_lazy("column", "session"),
+    "subject": pgettext_lazy("column", "subject"),
+    "sequence": pgettext_lazy("column", "sequence"),
+    "hold_bucket_ids": pgettext_lazy("column", "held buckets"),
+    "hold_mts": pgettext_lazy("column", "held tokens"),
+    "hold_payg_mt": pgettext_lazy("column", "held beyond the buckets"),
+    "notify_url": pgettext_lazy("column", "callback address"),
+    "supervised_until": pgettext_lazy("column", "watched until"),
+    "digest": pgettext_lazy("column", "digest"),
+    "status": pgettext_lazy("column", "status"),
+    "window": pgettext_lazy("column", "window"),
+    "unit": pgettext_lazy("column", "unit"),
+    "amount": pgettext_lazy("column", "at most"),
+    "counted_from": pgettext_lazy("column", "counted from"),
+    "counted": pgettext_lazy("column", "counted requests"),
 }
 
 # Words of the staff site's frame that come from its library, which has no Chinese of its own.

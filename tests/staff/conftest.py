@@ -26,7 +26,7 @@ from invoicing.models import (
 )
 from plans import charging
 from plans.models import Charge, Order, Plan, PlanVersion, Subscription
-from usage import ingest, ledger, nodes, profiles, weights
+from usage import corrections, ingest, ledger, limits, nodes, profiles, quota, rerating, weights
 from usage.models import (
     BlockChange,
     CycleOverage,
@@ -36,7 +36,9 @@ from usage.models import (
     Notice,
     QuarantinedEvent,
     UsageEvent,
+    UsageLimit,
 )
+from usage.normalising import Counts
 from usage.periods import cycle_end, cycle_start
 
 NOON = datetime(2026, 10, 5, 4, 0, tzinfo=UTC)  # 12:00 in Shanghai
@@ -79,6 +81,7 @@ def carrier(db: None, noon: datetime) -> Carrier:
     node = use_tokens(subscriber)
     invoice, payment = sell_and_bill(account, subscriber)
     leave_traces(subscriber)
+    ask_for_quota(node, subscriber)
     subscriber.refresh_from_db()
     return Carrier(
         account=account,
@@ -156,6 +159,21 @@ def use_tokens(subscriber: Subscriber) -> Node:
     batch = [event(1), event(2), event(3, subject="+8613999999999")]
     ingest.ingest(node=node, events=batch, now=NOON)
     return node
+
+
+def ask_for_quota(node: Node, subscriber: Subscriber) -> None:
+    """A session that holds something, and a limit."""
+    limits.set_limit(
+        subscriber_id=subscriber.pk, window="day", unit=UsageLimit.Unit.MT, amount=10**9
+    )
+    quota.create(
+        node=node,
+        name="s1",
+        subject=subscriber.msisdn,
+        model="telechat",
+        ask=quota.Ask(sequence=0, digest=b"1", requested=100),
+        now=NOON,
+    )
 
 
 def sell_and_bill(account: Account, subscriber: Subscriber) -> tuple[Invoice, Payment]:
@@ -286,6 +304,22 @@ def leave_traces(subscriber: Subscriber) -> None:
     )
     CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
     DroppedDay.objects.create(day=date(2025, 1, 1), events=1, mt=1, dropped_at=before())
+    corrections.amend(
+        event_id=UsageEvent.objects.order_by("id")[0].pk,
+        counts=Counts(200, 0, 0, 0),
+        actor="demo",
+        reason="recount",
+        key="amend-1",
+        now=NOON,
+    )
+    rerating.dry_run(
+        model_code="telechat",
+        start=cycle_start(OCTOBER),
+        end=cycle_end(OCTOBER),
+        actor="demo",
+        reason="a look",
+        now=NOON,
+    )
     assert EventKey.objects.exists()
     assert UsageEvent.objects.exists()
 

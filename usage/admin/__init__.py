@@ -1,5 +1,5 @@
 """The pages of this app in the staff site."""
 
-from . import balances, events, intake, nodes, overage
+from . import balances, corrections, events, intake, nodes, overage, quota
 
-__all__ = ["balances", "events", "intake", "nodes", "overage"]
+__all__ = ["balances", "corrections", "events", "intake", "nodes", "overage", "quota"]
