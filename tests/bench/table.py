@@ -1,6 +1,6 @@
 """The nine figures: what is measured, against whom, and what is wanted."""
 
-from tests.bench import billrun, ingest, pool
+from tests.bench import billrun, ingest, pool, radius
 from tests.bench.figures import Benchmark
 
 COPY_RIVAL = (
@@ -44,6 +44,17 @@ BENCHMARKS = [
         must=7,
         aim=14,
         measure=ingest.single_naive,
+    ),
+    Benchmark(
+        key="single_freeradius",
+        what="as single_naive",
+        rival=(
+            "FreeRADIUS 3 of Debian, accounting-stop by its own queries into the same PostgreSQL, "
+            "64 in flight; it keeps no balance"
+        ),
+        must=1.0,
+        aim=1.5,
+        measure=radius.single_freeradius,
     ),
     Benchmark(
         key="pool_spread",
