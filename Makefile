@@ -39,8 +39,8 @@ format: .venv/dev.stamp  ## formats the code, writes openapi.yaml and the compil
 	$(BIN)/ruff check --fix .
 	$(BIN)/python manage.py check_drift --write
 
-bench: .venv/dev.stamp  ## the benchmarks, as ratios with both sides measured in the same run
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: .venv/dev.stamp  ## the benchmarks, as ratios with both sides measured in the same run; QUICK=1, ONLY=key
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lock: .venv/dev.stamp  ## resolves pyproject.toml anew into requirements/, with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -12,7 +12,9 @@ def main() -> int:
     """Status 1 when a benchmark did not run; one that misses its goal is a result like others."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", metavar="KEY", help="run this benchmark alone (ONLY=KEY)")
-    parser.add_argument("--quick", action="store_true", help="shorter, without growth_20m (QUICK=1)")
+    parser.add_argument(
+        "--quick", action="store_true", help="shorter, without growth_20m (QUICK=1)"
+    )
     options = parser.parse_args()
     # Own servers in a folder of their own; whatever else runs is not touched.
     var = Path(os.environ.get("VAR_DIR", ROOT / "var")).absolute() / "bench"

@@ -12,8 +12,8 @@ from tests.bench.naive import billing
 from usage import periods
 
 DATABASE = "bench_bills"
-SAMPLE = 200  # accounts of the loop in each round
-OWING, OWING_QUICK = 100_000, 40_000  # accounts that have something to pay
+SAMPLE = 100  # accounts of the loop in each round
+OWING, OWING_QUICK = 100_000, 25_000  # accounts that have something to pay
 
 # A monthly fee for every account and a pack for every fourth one.
 CHARGES = """
@@ -56,13 +56,17 @@ def billrun_orm(run: Run) -> Figure:
             def loop() -> float:
                 state["cycle"] = cycle = next(due)
                 about = {"cycle": cycle, "accounts": accounts}
-                about |= {"start": periods.cycle_start(cycle), "end": periods.cycle_end(cycle)}  # type: ignore[dict-item]
+                about |= {"start": periods.cycle_start(cycle), "end": periods.cycle_end(cycle)}
                 connection.execute(CHARGES, about)
                 connection.execute(OVERAGE, about)
                 connection.execute("ANALYZE plans_charge, usage_overage, invoicing_invoice")
                 connection.execute("CHECKPOINT")
                 # An uneven step, so that the sample has as much overage as the others.
-                sample = list(Account.objects.filter(id__in=range(1, accounts, accounts // SAMPLE - 1)[:SAMPLE]))
+                sample = list(
+                    Account.objects.filter(
+                        id__in=range(1, accounts, accounts // SAMPLE - 1)[:SAMPLE]
+                    )
+                )
                 started = time.perf_counter()
                 billed = billing.bill(sample, cycle=cycle, now=now)
                 return billed / (time.perf_counter() - started)

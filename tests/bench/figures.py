@@ -68,5 +68,7 @@ def interleave(
         figure.ours.append(own)
         figure.rival.append(theirs)
         figure.ratios.append(own / theirs)
-        run.say(f"  round {number + 1}: {own:,.1f} against {theirs:,.1f} {unit}: {own / theirs:.3f}")
+        run.say(
+            f"  round {number + 1}: {own:,.1f} against {theirs:,.1f} {unit}: {own / theirs:.3f}"
+        )
     return figure

@@ -39,7 +39,8 @@ class Load:
 
 def from_pool(requests: Iterator[bytes]) -> Script:
     """A client that takes the next request from a pile it shares with the others."""
-    for request in requests:
+    # Not `yield from`: a plain iterator takes no answers.
+    for request in requests:  # noqa: UP028
         yield request
 
 
@@ -103,10 +104,7 @@ class _Driver:
 
     def _next(self, client: _Client, answer: bytes | None) -> None:
         try:
-            if answer is None:
-                request = next(client.script)
-            else:
-                request = client.script.send(answer)
+            request = next(client.script) if answer is None else client.script.send(answer)
             if time.perf_counter() > self._until:
                 raise StopIteration
         except StopIteration:

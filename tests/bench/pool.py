@@ -9,7 +9,7 @@ FIRST_SEPARATE = BIG_POOL + SMALL_POOLS * MEMBERS + 1
 
 
 def pool_spread(run: Run) -> Figure:
-    """Batches of 1,000 by four clients; members have buckets of their own, but the pool pays first."""
+    """Batches of 1,000 by four clients; members have own buckets too, but the pool pays first."""
     together = bodies.within(1, BIG_POOL)
     apart = bodies.within(FIRST_SEPARATE, FIRST_SEPARATE + BIG_POOL - 1)
     with site() as at:

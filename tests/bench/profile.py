@@ -123,7 +123,10 @@ def install(clocks: Clocks) -> None:
 
     @contextmanager
     def timed_copy(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        with clocks.measure(statement_name(statement)), copy(self, statement, *args, **kwargs) as it:
+        with (
+            clocks.measure(statement_name(statement)),
+            copy(self, statement, *args, **kwargs) as it,
+        ):
             yield it
 
     gc.callbacks.append(clocks.collected)

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from config import clock
-from tests.bench import table
+from tests.bench import bodies, table
 from tests.bench.figures import Benchmark, Figure
 
 HERE = Path(__file__).parent
@@ -28,8 +28,8 @@ The whole pipeline counts: authentication, decoding, the key of every event, con
 locks, the waterfall over 1 to 5 buckets, ledger, overage, batch and tallies, all committed with
 fsync before the answer. The world: 100,000 subscribers, 15 % of the further buckets for one model
 only, 21 % of the subscribers also in one of 2,001 pools, 2 % of the events from the day before.
-Event ids are random (as vLLM makes them), the worst case for the index over the keys. Nothing is
-cached between requests that another process could change unseen.
+Event ids are random (as vLLM makes them), the worst case for the index over the keys;
+`BENCH_IDS=ordered` measures with ids that grow with time.
 
 | key | median | min - max | n | must | aim | ours | rival | measured |
 |---|---|---|---|---|---|---|---|---|
@@ -54,6 +54,7 @@ def record(benchmark: Benchmark, figure: Figure, *, quick: bool) -> None:
         "quick": quick,
         "measured_at": clock.now().astimezone(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
+        "ids": "ordered" if bodies.ORDERED_IDS else "random",
         "notes": figure.notes,
     }
     ordered = {one.key: results[one.key] for one in table.BENCHMARKS if one.key in results}
@@ -74,10 +75,9 @@ def verdicts(done: dict[str, Figure]) -> str:
             verdict = "passes"
         else:
             verdict = "MISSES THE MUST"
-        lines.append(
-            f"{one.key:18} {figure.median:8.3f}  ({min(figure.ratios):.3f} - "
-            f"{max(figure.ratios):.3f}, n={len(figure.ratios)}; must {one.must}, aim {one.aim})  {verdict}"
-        )
+        spread = f"{min(figure.ratios):.3f} - {max(figure.ratios):.3f}, n={len(figure.ratios)}"
+        goals = f"must {one.must}, aim {one.aim}"
+        lines.append(f"{one.key:18} {figure.median:8.3f}  ({spread}; {goals})  {verdict}")
     return "\n".join(lines)
 
 
@@ -91,7 +91,10 @@ def _read() -> dict[str, Any]:
 def _machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     processors = psutil.cpu_count()
-    return f"{processors} x {_processor()}, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+    return (
+        f"{processors} x {_processor()}, {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def _processor() -> str:

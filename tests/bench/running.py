@@ -14,7 +14,9 @@ QUICK_ROUNDS, QUICK_SECONDS = 3, 2.0
 
 def run_all(*, only: str | None, quick: bool) -> int:
     """Measure, print and record; status 1 when a benchmark failed to run."""
-    chosen = [one for one in table.BENCHMARKS if (one.key == only if only else one.quick or not quick)]
+    chosen = [
+        one for one in table.BENCHMARKS if (one.key == only if only else one.quick or not quick)
+    ]
     if not chosen:
         say(f"There is no benchmark {only!r}: {', '.join(one.key for one in table.BENCHMARKS)}.")
         return 1

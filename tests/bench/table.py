@@ -1,6 +1,6 @@
 """The nine figures: what is measured, against whom, and what is wanted."""
 
-from tests.bench import billrun, ingest, pool, radius
+from tests.bench import billrun, growth, ingest, pool, quota, radius
 from tests.bench.figures import Benchmark
 
 COPY_RIVAL = (
@@ -57,6 +57,15 @@ BENCHMARKS = [
         measure=radius.single_freeradius,
     ),
     Benchmark(
+        key="quota_psycopg",
+        what="p99 of quota create and release over HTTP, 8 clients",
+        rival="the statements that these send, by bare psycopg through a pool, 8 threads",
+        must=4,
+        aim=2,
+        measure=quota.quota_psycopg,
+        lower=True,
+    ),
+    Benchmark(
         key="pool_spread",
         what="ingest for the 1,000 members of one pool at once, batches of 1,000 by 4 clients",
         rival="the same for 1,000 separate subscribers",
@@ -65,9 +74,18 @@ BENCHMARKS = [
         measure=pool.pool_spread,
     ),
     Benchmark(
+        key="growth_20m",
+        what="ingest as in ingest_copy, into a database that holds 20 million events",
+        rival="the same into one that holds none, both in the same server",
+        must=0.85,
+        aim=0.97,
+        measure=growth.growth_20m,
+        quick=False,
+    ),
+    Benchmark(
         key="billrun_orm",
-        what="the bill run over 100,000 accounts (40,000 with QUICK=1), a fee each, packs, overage",
-        rival="a loop over ORM objects for a sample of 200 accounts, a transaction each",
+        what="the bill run over 100,000 accounts (25,000 with QUICK=1), a fee each, packs, overage",
+        rival="a loop over ORM objects for a sample of 100 accounts, a transaction each",
         must=90,
         aim=200,
         measure=billrun.billrun_orm,

@@ -32,7 +32,6 @@ def serving(database: str) -> Iterator[int]:
     log = settings.LAYOUT.log / "bench-web.log"
     log.parent.mkdir(parents=True, exist_ok=True)
 
-
     environment = {**os.environ, **program.environment}
     environment |= {"BENCH_DATABASE": database, "LOG_LEVEL": "WARNING", "PORT": str(port)}
     with log.open("ab") as output:

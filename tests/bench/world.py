@@ -12,6 +12,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from django.conf import settings
@@ -78,7 +79,9 @@ def _template() -> str:
             check=True,
             timeout=600,
         )
-        admin.execute(sql.SQL("ALTER DATABASE half_world RENAME TO {}").format(sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("ALTER DATABASE half_world RENAME TO {}").format(sql.Identifier(name))
+        )
     return name
 
 
@@ -105,7 +108,7 @@ def build(now: datetime) -> None:
     call_command("load_catalogue", verbosity=0)
     partitions.make_ahead(now=now)
     cycle = periods.cycle_of(now)
-    about = {
+    about: dict[str, Any] = {
         "subscribers": SUBSCRIBERS,
         "first_number": FIRST_NUMBER,
         "big_pool": BIG_POOL,

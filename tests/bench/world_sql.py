@@ -56,7 +56,8 @@ PROVEN = """
       LEFT JOIN usage_ledgerentry AS entry ON entry.bucket_id = bucket.id
      GROUP BY bucket.id
     HAVING bucket.remaining_mt <> COALESCE(SUM(entry.amount_mt), 0)
-        OR bucket.granted_mt <> COALESCE(SUM(entry.amount_mt) FILTER (WHERE entry.kind = 'grant'), 0)
+        OR bucket.granted_mt
+           <> COALESCE(SUM(entry.amount_mt) FILTER (WHERE entry.kind = 'grant'), 0)
      ORDER BY bucket.id
 """
 
@@ -81,7 +82,8 @@ NAIVE = (
        SELECT model.id, model.code, weight.input_milli, weight.cached_milli, weight.output_milli,
               weight.reasoning_milli
          FROM usage_inferencemodel AS model
-         JOIN usage_weight AS weight ON weight.model_id = model.id AND weight.valid_until IS NULL""",
+         JOIN usage_weight AS weight
+           ON weight.model_id = model.id AND weight.valid_until IS NULL""",
     """INSERT INTO naive_bucket (id, subscriber_id, model_id, priority, remaining_mt, valid_from,
                                  valid_until)
        SELECT id, subscriber_id, model_ids[1], priority, remaining_mt, valid_from, valid_until
@@ -91,52 +93,81 @@ NAIVE = (
 
 def statements() -> Iterator[str]:
     """Everything, in an order in which references hold."""
-    yield "INSERT INTO accounts_account " + _columns(
-        "accounts.Account", {"id": "one.id", "name": "'buyer ' || one.id", "created_at": BORN}
-    ) + OF_SUBSCRIBERS
-    yield "INSERT INTO accounts_subscriber " + _columns(
-        "accounts.Subscriber",
-        {"id": "one.id", "account_id": "one.id", "msisdn": NUMBER, "state": "'active'"}
-        | {"created_at": BORN},
-    ) + OF_SUBSCRIBERS
-    yield "INSERT INTO accounts_numberassignment " + _columns(
-        "accounts.NumberAssignment",
-        {"id": "one.id", "subscriber_id": "one.id", "msisdn": NUMBER, "valid_from": BORN},
-    ) + OF_SUBSCRIBERS
-    yield "INSERT INTO usage_chargingprofile " + _columns(
-        "usage.ChargingProfile",
-        {"subscriber_id": "one.id", "account_id": "one.id", "state": "'active'"}
-        | {"beyond": "CASE WHEN one.id %% 10 = 0 THEN 'payg' ELSE 'stop' END"}
-        | {"payg_fen_per_million": "400", "payg_cap_mt": "1000000000000"},
-    ) + OF_SUBSCRIBERS
-    yield "INSERT INTO usage_pool " + _columns(
-        "usage.Pool",
-        {"id": "one.id", "account_id": "one.id", "name": "'pool ' || one.id"}
-        | {"kind": "'family'", "created_at": BORN},
-    ) + "FROM generate_series(1, %(small_pools)s + 1) AS one (id)"
-    yield "INSERT INTO usage_poolmember " + _columns(
-        "usage.PoolMember",
-        {"id": "one.id", "subscriber_id": "one.id", "joined_at": BORN}
-        | {"pool_id": "CASE WHEN one.id <= %(big_pool)s THEN 1 "
-           "ELSE 2 + (one.id - 1 - %(big_pool)s) / %(members)s END"},
-    ) + "FROM generate_series(1, %(big_pool)s + %(small_pools)s * %(members)s) AS one (id)"  # fmt: skip
+    yield (
+        "INSERT INTO accounts_account "
+        + _columns(
+            "accounts.Account", {"id": "one.id", "name": "'buyer ' || one.id", "created_at": BORN}
+        )
+        + OF_SUBSCRIBERS
+    )
+    yield (
+        "INSERT INTO accounts_subscriber "
+        + _columns(
+            "accounts.Subscriber",
+            {"id": "one.id", "account_id": "one.id", "msisdn": NUMBER, "state": "'active'"}
+            | {"created_at": BORN},
+        )
+        + OF_SUBSCRIBERS
+    )
+    yield (
+        "INSERT INTO accounts_numberassignment "
+        + _columns(
+            "accounts.NumberAssignment",
+            {"id": "one.id", "subscriber_id": "one.id", "msisdn": NUMBER, "valid_from": BORN},
+        )
+        + OF_SUBSCRIBERS
+    )
+    yield (
+        "INSERT INTO usage_chargingprofile "
+        + _columns(
+            "usage.ChargingProfile",
+            {"subscriber_id": "one.id", "account_id": "one.id", "state": "'active'"}
+            | {"beyond": "CASE WHEN one.id %% 10 = 0 THEN 'payg' ELSE 'stop' END"}
+            | {"payg_fen_per_million": "400", "payg_cap_mt": "1000000000000"},
+        )
+        + OF_SUBSCRIBERS
+    )
+    yield (
+        "INSERT INTO usage_pool "
+        + _columns(
+            "usage.Pool",
+            {"id": "one.id", "account_id": "one.id", "name": "'pool ' || one.id"}
+            | {"kind": "'family'", "created_at": BORN},
+        )
+        + "FROM generate_series(1, %(small_pools)s + 1) AS one (id)"
+    )
+    yield (
+        "INSERT INTO usage_poolmember "
+        + _columns(
+            "usage.PoolMember",
+            {"id": "one.id", "subscriber_id": "one.id", "joined_at": BORN} | {"pool_id": POOL_OF},
+        )
+        + "FROM generate_series(1, %(big_pool)s + %(small_pools)s * %(members)s) AS one (id)"
+    )
     yield POOLED
     yield WANTED_BUCKETS
     yield WANTED_POOL_BUCKETS
-    yield "INSERT INTO usage_bucket " + _columns(
-        "usage.Bucket",
-        {"id": "one.id", "subscriber_id": "one.subscriber_id", "pool_id": "one.pool_id"}
-        | {"kind": "'plan'", "name": "'bucket'", "priority": "10 + 10 * (one.place %% 3)"}
-        | {"model_ids": "one.model_ids", "valid_from": "%(since)s", "valid_until": "%(until)s"}
-        | {"close_at": "%(until)s::timestamptz + INTERVAL '1 hour'", "created_at": "%(since)s"}
-        | {"granted_mt": "one.amount_mt", "remaining_mt": "one.amount_mt"}
-        | {"key": "'bench:' || one.id"},
-    ) + "FROM wanted AS one ORDER BY one.id"
+    yield (
+        "INSERT INTO usage_bucket "
+        + _columns(
+            "usage.Bucket",
+            {"id": "one.id", "subscriber_id": "one.subscriber_id", "pool_id": "one.pool_id"}
+            | {"kind": "'plan'", "name": "'bucket'", "priority": "10 + 10 * (one.place %% 3)"}
+            | {"model_ids": "one.model_ids", "valid_from": "%(since)s", "valid_until": "%(until)s"}
+            | {"close_at": "%(until)s::timestamptz + INTERVAL '1 hour'", "created_at": "%(since)s"}
+            | {"granted_mt": "one.amount_mt", "remaining_mt": "one.amount_mt"}
+            | {"key": "'bench:' || one.id"},
+        )
+        + "FROM wanted AS one ORDER BY one.id"
+    )
     yield GRANTS
     yield from NAIVE
 
 
 BORN = "%(born)s"
+POOL_OF = (
+    "CASE WHEN one.id <= %(big_pool)s THEN 1 ELSE 2 + (one.id - 1 - %(big_pool)s) / %(members)s END"
+)
 NUMBER = "'+86' || (%(first_number)s + one.id)"
 
 
@@ -147,6 +178,7 @@ def _columns(label: str, values: Mapping[str, str]) -> str:
     chosen = dict(values)
     for field in apps.get_model(label)._meta.concrete_fields:
         assert isinstance(field, models.Field)
+        assert field.column is not None
         if field.column in chosen or field.primary_key or field.has_db_default():
             continue
         if not field.null or field.has_default():
