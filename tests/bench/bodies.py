@@ -87,6 +87,12 @@ def post(path: str, body: bytes, *, token: str, media: str = "application/json")
     return head.encode() + body
 
 
+def get(path: str, *, token: str) -> bytes:
+    """A GET request as it goes over the wire."""
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    return head.encode()
+
+
 def batches(
     path: str, draw: Draw, *, size: int, count: int, token: str, source: str, now: datetime
 ) -> Iterator[bytes]:

@@ -1,20 +1,25 @@
 """Ingest into a database that holds 20 million events, against one that holds none."""
 
+import random
 import shutil
 
 import psycopg
 from django.conf import settings
 
+from accounts.keys import issue_key
+from accounts.models import ApiKey
 from config import clock
 from tests.bench import bodies, world
 from tests.bench.figures import Figure, Run, Skipped, interleave
-from tests.bench.ingest import check, send, site
+from tests.bench.ingest import Site, check, send, site, use
+from tests.bench.load import Load, Script, drive
 from usage import periods
 
 EVENTS = 20_000_000
 STEP = 1_000_000  # events a statement
 DAYS = 30  # that they are spread over, before today
 BIG, SMALL = "bench_big", "bench"
+READERS = 50  # subscribers who ask for their balance
 FREE_GIB = 30  # what must be free: tables, indexes, their journal and the sorting
 
 # Loaded without indexes and triggers, as a restore would; the amounts are set to what the entries
@@ -126,11 +131,32 @@ def growth_20m(run: Run) -> Figure:
                 lambda: send(small, bodies.uniform, seconds=run.seconds),
                 unit="events/s",
             )
+            slow = [1000 * balances(at, run.seconds).percentile(0.99) for at in (big, small)]
+        figure.notes.append(
+            f"/me/balance, four clients: p99 {slow[0]:.1f} ms with 20 million events, "
+            f"{slow[1]:.1f} ms with none"
+        )
         with world.connect(BIG) as connection:
             figure.notes.append(check(connection))
         return figure
     finally:
         world.drop(BIG)
+
+
+def balances(at: Site, seconds: float) -> Load:
+    """Subscribers who look at their balance, four at a time."""
+    use(at.database)
+    now = clock.now()
+    readers = bodies.uniform(READERS)
+    kind = ApiKey.Kind.SUBSCRIBER
+    tokens = [issue_key(kind=kind, subscriber_id=one, now=now)[1] for one in readers]
+    use(SMALL)
+
+    def looking() -> Script:
+        while True:
+            yield bodies.get("/api/v1/me/balance", token=random.choice(tokens))
+
+    return drive(at.port, [looking() for _ in range(4)], seconds=seconds)
 
 
 def fill(connection: psycopg.Connection[tuple[object, ...]], run: Run) -> None:

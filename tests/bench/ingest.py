@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import psycopg
 
 from config import clock
@@ -30,6 +31,7 @@ class Site:
     """A served copy of the world with a node that may report to it."""
 
     port: int
+    pid: int  # of the web server
     database: str
     token: str
     source: str
@@ -39,6 +41,12 @@ class Site:
         about: dict[str, Any] = {"token": self.token, "source": self.source, "now": clock.now()}
         return list(bodies.batches(path, draw, size=size, count=count, **about))
 
+    def memory_mib(self) -> int:
+        """What the web server and its workers hold."""
+        server = psutil.Process(self.pid)
+        every = [server, *server.children(recursive=True)]
+        return int(sum(one.memory_info().rss for one in every) // 2**20)
+
 
 @contextmanager
 def site(database: str = DATABASE, *, fresh: bool = True) -> Iterator[Site]:
@@ -47,8 +55,8 @@ def site(database: str = DATABASE, *, fresh: bool = True) -> Iterator[Site]:
         world.copy_of_world(database)
     token = node_key(database)
     try:
-        with serving(database) as port:
-            yield Site(port, database, token, "bench/n1")
+        with serving(database) as (port, pid):
+            yield Site(port, pid, database, token, "bench/n1")
     finally:
         if fresh:
             world.drop(database)
@@ -115,6 +123,7 @@ def against_copy(draw: Draw, run: Run) -> Figure:
         copying = Copying(connection, draw)
         send(at, draw, seconds=2 * run.seconds)
         copying.rate(seconds=run.seconds / 2, now=clock.now())
+        memory = at.memory_mib()
         figure = interleave(
             run,
             lambda: send(at, draw, seconds=run.seconds),
@@ -122,6 +131,9 @@ def against_copy(draw: Draw, run: Run) -> Figure:
             unit="events/s",
         )
         figure.notes.append(check(connection))
+        figure.notes.append(
+            f"the web processes held {memory} MiB before the rounds and {at.memory_mib()} after"
+        )
     return figure
 
 

@@ -25,8 +25,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(database: str) -> Iterator[int]:
-    """Serve the API from `database` with the program's own command line; yields the port."""
+def serving(database: str) -> Iterator[tuple[int, int]]:
+    """Serve the API from `database` with the program's own command line; yields (port, pid)."""
     settings.PORT = port = free_port()
     program = next(one for one in all_programs() if one.name == "web")
     log = settings.LAYOUT.log / "bench-web.log"
@@ -40,7 +40,7 @@ def serving(database: str) -> Iterator[int]:
         )
     try:
         _wait(process, port)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         try:
