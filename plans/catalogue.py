@@ -14,8 +14,9 @@ from django.db.models import QuerySet
 from usage import weights
 from usage.models import InferenceModel
 from usage.periods import day_start
+from usage.waterfall import WHOLE_DAY
 
-from .catalogue_file import Catalogue, PackEntry, PlanEntry, fen, milli, read
+from .catalogue_file import Catalogue, PackEntry, PlanEntry, fen, milli, minutes, read, share
 from .models import Plan, PlanVersion
 from .refusals import CatalogueRefused, UnknownPlan
 from .turns import take_turn
@@ -153,14 +154,28 @@ def _terms(entry: PlanEntry | PackEntry) -> dict[str, Any]:
         "model_codes": sorted(set(entry.models)),
         "tax_category": entry.tax_category,
     }
+    if minutes(entry.hours) != (0, WHOLE_DAY):
+        terms["minute_from"], terms["minute_until"] = minutes(entry.hours)
     if isinstance(entry, PackEntry):
         # What happens beyond the buckets is the plan's affair, whatever packs are bought.
         return terms | {"validity_days": entry.validity_days, "beyond": "stop"}
-    return terms | {
+    return terms | _plan_terms(entry)
+
+
+def _plan_terms(entry: PlanEntry) -> dict[str, Any]:
+    terms: dict[str, Any] = {
         "beyond": entry.beyond,
         "payg_fen_per_million": fen(entry.payg_price_per_million),
         "payg_cap_tokens": entry.payg_cap_tokens,
     }
+    # Younger terms stand here only when used, so that the checksum of a plan without them stays.
+    if entry.rollover != "none":
+        terms["rollover_percent"], terms["rollover_cap_tokens"] = share(entry.rollover)
+    if entry.final_action != "redirect":
+        terms |= {"final_action": entry.final_action.upper(), "free_model": entry.free_model}
+    if entry.pool_first:
+        terms["pool_first"] = True
+    return terms
 
 
 def _take_off_sale(sold: set[str], now: datetime) -> int:

@@ -19,8 +19,12 @@ from .refusals import CatalogueRefused
 Code = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.\-]*$", max_length=40)]
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 # The largest amount that is still exact and harmless in mt as a 64-bit integer.
-Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
+MOST_TOKENS = 1_000_000_000_000
+Tokens = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 Audience = Literal["personal", "developer", "enterprise"]
+Hours = Annotated[
+    str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")
+]
 DECIMAL = re.compile(r"\A(0|[1-9][0-9]{0,8})(\.[0-9]+)?\Z")
 
 
@@ -35,6 +39,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tokens: Tokens
     tax_category: Annotated[str, Meta(min_length=1, max_length=40)]
     models: list[str] = []
+    hours: Hours = "00:00-24:00"  # of the day in Asia/Shanghai, over midnight as in "22:00-08:00"
+
+
+class Rollover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of what a month leaves, this share, at most so many tokens, goes on to the next one."""
+
+    percent: Annotated[int, Meta(ge=1, le=100)]
+    cap_tokens: Annotated[int, Meta(ge=1, le=MOST_TOKENS)] = MOST_TOKENS
 
 
 class PlanEntry(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +56,10 @@ class PlanEntry(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     payg_price_per_million: str = "0"
     payg_cap_tokens: Tokens = 0
     priority: Annotated[int, Meta(ge=0, le=1000)] = 20
+    rollover: Literal["none", "all"] | Rollover = "none"
+    final_action: Literal["redirect", "terminate", "restrict"] = "redirect"
+    free_model: str = ""
+    pool_first: bool = False
 
 
 class PackEntry(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +144,19 @@ def milli(text: str) -> int:
     return _scaled(text, 3, "a weight with at most three decimals, as in '1.500'")
 
 
+def minutes(hours: str) -> tuple[int, int]:
+    """Hours as written, as minutes of the day: "22:00-08:00" is (1320, 480)."""
+    start, until = (int(text[:2]) * 60 + int(text[3:]) for text in hours.split("-"))
+    return start, until
+
+
+def share(rollover: str | Rollover) -> tuple[int, int]:
+    """A rollover as written, as (percent, cap in tokens)."""
+    if isinstance(rollover, Rollover):
+        return rollover.percent, rollover.cap_tokens
+    return (100, MOST_TOKENS) if rollover == "all" else (0, 0)
+
+
 def _scaled(text: str, places: int, meant: str) -> int:
     amount = Decimal(text).scaleb(places) if DECIMAL.match(text) else None
     if amount is None or amount != amount.to_integral_value():
@@ -160,10 +189,14 @@ def _check(path: Path, catalogue: Catalogue) -> None:
     for sold in (*catalogue.plans, *catalogue.packs):
         with _Naming(path, sold.code):
             fen(sold.price)
+            start, until = minutes(sold.hours)
+            if start == until:
+                raise ValueError("hours that begin where they end; 00:00-24:00 is the whole day")
             if unknown := sorted(set(sold.models) - set(models)):
                 raise ValueError(f"models {unknown} are not in this file; add them or remove them")
             if isinstance(sold, PlanEntry):
                 _check_beyond(sold)
+                _check_final(sold, models)
             elif not sold.tokens:
                 raise ValueError("a pack without tokens; give tokens")
     for model in catalogue.models:
@@ -184,6 +217,13 @@ def _check_beyond(plan: PlanEntry) -> None:
         raise ValueError("a pay-as-you-go price without beyond: payg; remove it or set beyond")
     if plan.beyond != "payg" and not plan.tokens:
         raise ValueError("a plan without tokens that stops at once; give tokens or beyond: payg")
+
+
+def _check_final(plan: PlanEntry, models: list[str]) -> None:
+    if (plan.final_action == "restrict") != bool(plan.free_model):
+        raise ValueError("final_action: restrict and free_model go together; give both or none")
+    if plan.free_model and plan.free_model not in models:
+        raise ValueError(f"free_model {plan.free_model} is not in this file; add it")
 
 
 def _unique(path: Path, what: str, values: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account, Subscriber
 from usage.models import ChargingProfile
+from usage.waterfall import WHOLE_DAY
 
 PERIOD = Func(
     "starts_at", "ends_at", RangeBoundary(), function="tstzrange", output_field=DateTimeRangeField()
@@ -51,6 +52,24 @@ class PlanVersion(models.Model):
     beyond = models.CharField(max_length=10, choices=ChargingProfile.Beyond)
     payg_fen_per_million = models.PositiveBigIntegerField(default=0)
     payg_cap_tokens = models.PositiveBigIntegerField(default=0)  # a cycle
+    # Of what a month leaves, this share, at most this much, is good to the end of the next month.
+    rollover_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
+    rollover_cap_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
+    # Minutes of the billing-zone day in which its tokens pay; over midnight when from > until.
+    minute_from = models.PositiveSmallIntegerField(default=0, db_default=0)
+    minute_until = models.PositiveSmallIntegerField(default=WHOLE_DAY, db_default=WHOLE_DAY)
+    final_action = models.CharField(
+        max_length=10,
+        choices=ChargingProfile.Final,
+        default=ChargingProfile.Final.REDIRECT,
+        db_default=ChargingProfile.Final.REDIRECT,
+    )
+    free_model = models.CharField(
+        max_length=100, blank=True, db_default=""
+    )  # served when restricted
+    pool_first = models.BooleanField(
+        default=False, db_default=False
+    )  # a pool's tokens before its own
     tax_category = models.CharField(max_length=40)
     on_sale = models.BooleanField(default=True)
     loaded_at = models.DateTimeField()
@@ -63,6 +82,18 @@ class PlanVersion(models.Model):
             models.CheckConstraint(
                 name="plan_version_payg_is_priced",
                 condition=~Q(beyond="payg") | Q(payg_fen_per_million__gt=0, payg_cap_tokens__gt=0),
+            ),
+            models.CheckConstraint(
+                name="plan_version_rollover_is_a_share", condition=Q(rollover_percent__lte=100)
+            ),
+            models.CheckConstraint(
+                name="plan_version_hours_within_day",
+                condition=Q(minute_from__lt=1440, minute_until__lte=1440)
+                & ~Q(minute_from=F("minute_until")),
+            ),
+            models.CheckConstraint(
+                name="plan_version_restricts_to_a_model",
+                condition=~Q(final_action="RESTRICT") | ~Q(free_model=""),
             ),
         ]
 

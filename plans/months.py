@@ -13,7 +13,7 @@ from accounts.lifecycle import UnknownSubscriber
 from accounts.models import Subscriber
 from usage import granting, profiles
 from usage.database import fast_cursor
-from usage.granting import Grant
+from usage.ledger import Grant
 from usage.locking import lock_profiles
 from usage.models import NEVER, Bucket, ChargingProfile
 from usage.periods import cycle_end, cycle_of, day_of, day_start
@@ -106,6 +106,10 @@ def _grant(subscription: Subscription, share: Stub) -> Grant:
         key=_key(subscription, cycle),
         priority=version.priority,
         model_ids=tuple(catalogue.model_ids_of(version)),
+        minute_from=version.minute_from,
+        minute_until=version.minute_until,
+        rollover_percent=version.rollover_percent,
+        rollover_cap_mt=version.rollover_cap_tokens * 1000,
     )
 
 
@@ -136,6 +140,9 @@ def _set_terms(subscription: Subscription, now: datetime) -> None:
         beyond=version.beyond,
         payg_fen_per_million=version.payg_fen_per_million,
         payg_cap_mt=version.payg_cap_tokens * 1000,
+        final_action=version.final_action,
+        free_model=version.free_model,
+        pool_first=version.pool_first,
         now=now,
     )
 

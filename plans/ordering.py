@@ -90,6 +90,8 @@ def fulfil(*, order_id: int, now: datetime) -> Order:
         now=now,
         priority=version.priority,
         model_ids=catalogue.model_ids_of(version),
+        minute_from=version.minute_from,
+        minute_until=version.minute_until,
     )
     charging.book(
         account_id=order.subscriber.account_id,

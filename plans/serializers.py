@@ -30,6 +30,13 @@ class OfferOutput(serializers.ModelSerializer[PlanVersion]):
             "beyond",
             "payg_fen_per_million",
             "payg_cap_tokens",
+            "rollover_percent",
+            "rollover_cap_tokens",
+            "minute_from",
+            "minute_until",
+            "final_action",
+            "free_model",
+            "pool_first",
         ]
 
 

@@ -24,6 +24,17 @@ CLOSED_PERIODS = """
      ORDER BY bucket.subscriber_id, bucket.id
 """
 
+# The same of the pools whose members they were then.
+CLOSED_POOL_PERIODS = """
+    SELECT member.subscriber_id, GREATEST(bucket.valid_from, member.joined_at),
+           LEAST(bucket.valid_until, COALESCE(member.left_at, bucket.valid_until))
+      FROM usage_poolmember AS member
+      JOIN usage_bucket AS bucket ON bucket.pool_id = member.pool_id
+     WHERE member.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NOT NULL
+       AND bucket.valid_until > %(since)s
+     ORDER BY member.subscriber_id, bucket.id
+"""
+
 CYCLE_OVERAGE = """
     SELECT total.subscriber_id, total.cycle, total.priced_mt
       FROM usage_cycleoverage AS total
@@ -132,7 +143,10 @@ def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> N
     closed: dict[int, list[tuple[datetime, datetime]]] = defaultdict(list)
     ids = sorted({usage.subscriber_id for usage in without})
     since = min(usage.occurred_at for usage in without)
-    for owner, start, end in cursor.execute(CLOSED_PERIODS, {"ids": ids, "since": since}):
+    rows = cursor.execute(CLOSED_PERIODS, {"ids": ids, "since": since}).fetchall()
+    if pooled := [owner for owner in ids if owner in standing.memberships]:
+        rows += cursor.execute(CLOSED_POOL_PERIODS, {"ids": pooled, "since": since}).fetchall()
+    for owner, start, end in rows:
         closed[owner].append((start, end))
     for usage in without:
         usage.late = any(

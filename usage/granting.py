@@ -5,31 +5,32 @@ buckets, all entries.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from django.conf import settings
 from django.db import transaction
 from psycopg.types.json import Jsonb
 
 from .database import fast_cursor
 from .enforcement import reconsider
-from .ledger import GrantReused
+from .ledger import Grant, GrantReused
 from .locking import lock_profiles
 from .models import Bucket, LedgerEntry
 
 # Opens the buckets whose key is new, empty as the database wants them.
 OPEN_BUCKETS = """
     INSERT INTO usage_bucket (
-        subscriber_id, kind, name, name_en, priority, model_ids, granted_mt, adjusted_mt,
-        remaining_mt, reserved_mt, valid_from, valid_until, close_at, created_at, key)
+        subscriber_id, kind, name, name_en, priority, model_ids, minute_from, minute_until,
+        rollover_percent, rollover_cap_mt, granted_mt, adjusted_mt, remaining_mt, reserved_mt,
+        valid_from, valid_until, close_at, created_at, key)
     SELECT wanted.subscriber_id, wanted.kind, wanted.name, wanted.name_en, wanted.priority,
-           wanted.model_ids, 0, 0, 0, 0, wanted.valid_from, wanted.valid_until, wanted.close_at,
-           %(now)s, wanted.key
+           wanted.model_ids, wanted.minute_from, wanted.minute_until, wanted.rollover_percent,
+           wanted.rollover_cap_mt, 0, 0, 0, 0, wanted.valid_from, wanted.valid_until,
+           wanted.close_at, %(now)s, wanted.key
       FROM jsonb_to_recordset(%(wanted)s) AS wanted (
            subscriber_id bigint, kind text, name text, name_en text, priority smallint,
-           model_ids bigint[], valid_from timestamptz, valid_until timestamptz,
-           close_at timestamptz, key text)
+           model_ids bigint[], minute_from smallint, minute_until smallint,
+           rollover_percent smallint, rollover_cap_mt bigint, valid_from timestamptz,
+           valid_until timestamptz, close_at timestamptz, key text)
      ORDER BY wanted.subscriber_id, wanted.key
         ON CONFLICT (key) DO NOTHING
     RETURNING id, subscriber_id, key
@@ -46,25 +47,9 @@ ADD_GRANTS = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """A bucket to open, as in `ledger.grant`: amount_mt > 0 millitokens, once per key."""
-
-    subscriber_id: int
-    kind: str
-    name: str
-    name_en: str
-    amount_mt: int
-    valid_from: datetime
-    valid_until: datetime
-    key: str
-    priority: int
-    model_ids: tuple[int, ...] = ()
-
-
 @transaction.atomic
 def grant_many(*, grants: Sequence[Grant], now: datetime) -> int:
-    """Open these buckets and say how many were new; a repeat of a key opens nothing.
+    """Open these buckets of subscribers and say how many were new; a repeat of a key opens nothing.
 
     GrantReused when a key was granted before to another subscriber or with another amount.
     """
@@ -73,7 +58,8 @@ def grant_many(*, grants: Sequence[Grant], now: datetime) -> int:
     by_key = {grant.key: grant for grant in grants}
     assert len(by_key) == len(grants), "two grants of one call with the same key"
     assert all(grant.amount_mt > 0 for grant in grants), "a grant is above zero"
-    owners = sorted({grant.subscriber_id for grant in grants})
+    owners = sorted({grant.subscriber_id for grant in grants if grant.subscriber_id is not None})
+    assert all(grant.pool_id is None for grant in grants), "a pool's grant locks the pool alone"
     with fast_cursor() as cursor:
         lock_profiles(cursor, owners)
         wanted = Jsonb([_row(grant, now) for grant in grants])
@@ -87,23 +73,27 @@ def grant_many(*, grants: Sequence[Grant], now: datetime) -> int:
         }
         cursor.execute(ADD_GRANTS, parameters)
     _refuse_reused(by_key, {key for _bucket_id, _owner, key in opened})
-    reconsider(subscriber_ids=owners, now=now)
+    valid = [bucket for bucket, _owner, key in opened if by_key[key].valid_from <= now]
+    refill = f"bucket:{min(valid)}" if valid else ""
+    reconsider(subscriber_ids=owners, now=now, refill=refill)
     return len(opened)
 
 
 def _row(grant: Grant, now: datetime) -> dict[str, object]:
-    # A bucket granted for the past waits as long for its usage as any other.
-    close_at = max(grant.valid_until, now) + timedelta(seconds=settings.CLOSE_GRACE_SECONDS)
     return {
         "subscriber_id": grant.subscriber_id,
         "kind": grant.kind,
         "name": grant.name,
         "name_en": grant.name_en,
-        "priority": grant.priority,
+        "priority": grant.burn_priority,
         "model_ids": list(grant.model_ids),
+        "minute_from": grant.minute_from,
+        "minute_until": grant.minute_until,
+        "rollover_percent": grant.rollover_percent,
+        "rollover_cap_mt": grant.rollover_cap_mt,
         "valid_from": grant.valid_from.isoformat(),
         "valid_until": grant.valid_until.isoformat(),
-        "close_at": close_at.isoformat(),
+        "close_at": grant.close_at(now).isoformat(),
         "key": grant.key,
     }
 
@@ -111,5 +101,5 @@ def _row(grant: Grant, now: datetime) -> dict[str, object]:
 def _refuse_reused(by_key: dict[str, Grant], opened: set[str]) -> None:
     for bucket in Bucket.objects.filter(key__in=set(by_key) - opened):
         grant = by_key[bucket.key]
-        if (bucket.subscriber_id, bucket.granted_mt) != (grant.subscriber_id, grant.amount_mt):
+        if not grant.is_of(bucket):
             raise GrantReused(f"{bucket.key} was granted before with other content.")

@@ -1,9 +1,10 @@
-"""The ledger's verbs: grant, adjust, close. An entry is written, a trigger moves the bucket.
+"""The ledger's verbs: grant and close. An entry is written, a trigger moves the bucket.
 
-Each verb locks the subscriber's charging profile first, as charging does.
+Each verb locks the subscriber's charging profile (or the pool's row) first, as charging does.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -11,10 +12,12 @@ from django.db import transaction
 
 from config.errors import DomainError
 
-from .database import fast_cursor
+from .database import Cursor, fast_cursor
 from .enforcement import reconsider
 from .locking import lock_pools, lock_profiles
-from .models import Bucket, LedgerEntry
+from .models import NEVER, Bucket, LedgerEntry
+from .rollover import roll_over
+from .waterfall import WHOLE_DAY
 
 ADD_ENTRY = """
     INSERT INTO usage_ledgerentry (
@@ -63,6 +66,69 @@ class BucketRefused(DomainError):
     title = "The bucket refuses the movement"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A bucket to open: amount_mt > 0 millitokens, valid in [valid_from, valid_until), once per
+    key, owned by a subscriber or by a pool.
+
+    It pays within minutes [minute_from, minute_until) of the billing-zone day (over midnight when
+    from > until), for the models named (none: all). Of what is left at its close,
+    `rollover_percent`, at most `rollover_cap_mt`, goes on to the next month.
+    """
+
+    kind: str
+    name: str
+    name_en: str
+    amount_mt: int
+    valid_from: datetime
+    valid_until: datetime
+    key: str
+    subscriber_id: int | None = None
+    pool_id: int | None = None
+    priority: int | None = None
+    model_ids: tuple[int, ...] = ()
+    minute_from: int = 0
+    minute_until: int = WHOLE_DAY
+    rollover_percent: int = 0
+    rollover_cap_mt: int = 0
+
+    @property
+    def burn_priority(self) -> int:
+        """The priority told, or the usual one of its kind."""
+        return Bucket.PRIORITIES[Bucket.Kind(self.kind)] if self.priority is None else self.priority
+
+    def close_at(self, now: datetime) -> datetime:
+        """When it closes. Granted for the past, it waits as long for its usage as any other."""
+        until = max(self.valid_until, now)
+        return until if until.year >= NEVER.year else until + _grace()
+
+    def is_of(self, bucket: Bucket) -> bool:
+        """Whether a bucket is what this grant opened."""
+        asked = self.subscriber_id, self.pool_id, self.amount_mt
+        return asked == (bucket.subscriber_id, bucket.pool_id, bucket.granted_mt)
+
+    def make_bucket(self, now: datetime) -> Bucket:
+        """The bucket, still empty; the caller holds the lock of its owner."""
+        return Bucket.objects.create(
+            subscriber_id=self.subscriber_id,
+            pool_id=self.pool_id,
+            kind=self.kind,
+            name=self.name,
+            name_en=self.name_en,
+            priority=self.burn_priority,
+            model_ids=list(self.model_ids),
+            minute_from=self.minute_from,
+            minute_until=self.minute_until,
+            rollover_percent=self.rollover_percent,
+            rollover_cap_mt=self.rollover_cap_mt,
+            valid_from=self.valid_from,
+            valid_until=self.valid_until,
+            close_at=self.close_at(now),
+            created_at=now,
+            key=self.key,
+        )
+
+
 @transaction.atomic
 def grant(
     *,
@@ -77,95 +143,101 @@ def grant(
     now: datetime,
     priority: int | None = None,
     model_ids: Sequence[int] = (),
+    minute_from: int = 0,
+    minute_until: int = WHOLE_DAY,
+    rollover_percent: int = 0,
+    rollover_cap_mt: int = 0,
     actor: str = "",
     reason: str = "",
 ) -> tuple[Bucket, bool]:
-    """Open a bucket of amount_mt > 0 millitokens, valid in [valid_from, valid_until), once per key.
+    """Open a subscriber's bucket as `Grant` describes it, once per key.
 
     A repeat answers with the first bucket and False; the same key for another subscriber or
     amount raises GrantReused. Whoever was blocked for want of tokens is unblocked.
     """
-    if amount_mt <= 0:
-        raise DomainError("A grant must be above zero.")
+    wanted = Grant(
+        subscriber_id=subscriber_id,
+        kind=kind,
+        name=name,
+        name_en=name_en,
+        amount_mt=amount_mt,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        key=key,
+        priority=priority,
+        model_ids=tuple(model_ids),
+        minute_from=minute_from,
+        minute_until=minute_until,
+        rollover_percent=rollover_percent,
+        rollover_cap_mt=rollover_cap_mt,
+    )
     with fast_cursor() as cursor:
         lock_profiles(cursor, [subscriber_id])
-        former = Bucket.objects.filter(key=key).first()
-        if former is not None:
-            if (former.subscriber_id, former.granted_mt) != (subscriber_id, amount_mt):
-                raise GrantReused(f"{key} was granted before with other content.")
-            return former, False
-        bucket = Bucket.objects.create(
-            subscriber_id=subscriber_id,
-            kind=kind,
-            name=name,
-            name_en=name_en,
-            priority=Bucket.PRIORITIES[Bucket.Kind(kind)] if priority is None else priority,
-            model_ids=list(model_ids),
-            valid_from=valid_from,
-            valid_until=valid_until,
-            # A bucket granted for the past waits as long for its usage as any other.
-            close_at=_after_grace(max(valid_until, now)),
-            created_at=now,
-            key=key,
-        )
-        cursor.execute(
-            ADD_ENTRY,
-            {
-                "bucket_id": bucket.pk,
-                "subscriber_id": subscriber_id,
-                "kind": LedgerEntry.Kind.GRANT,
-                "amount_mt": amount_mt,
-                "now": now,
-                "actor": actor,
-                "reason": reason,
-            },
-        )
-    reconsider(subscriber_ids=[subscriber_id], now=now)
-    bucket.refresh_from_db()
+        bucket, opened = open_bucket(cursor, wanted, actor=actor, reason=reason, now=now)
+    if opened:
+        refill = f"bucket:{bucket.pk}" if valid_from <= now else ""
+        reconsider(subscriber_ids=[subscriber_id], now=now, refill=refill)
+        bucket.refresh_from_db()
+    return bucket, opened
+
+
+def open_bucket(
+    cursor: Cursor, wanted: Grant, *, actor: str, reason: str, now: datetime
+) -> tuple[Bucket, bool]:
+    """Open a bucket once per key; the caller holds the lock of its owner and looks afterwards who
+    may be served."""
+    if wanted.amount_mt <= 0:
+        raise DomainError("A grant must be above zero.")
+    former = Bucket.objects.filter(key=wanted.key).first()
+    if former is not None:
+        if not wanted.is_of(former):
+            raise GrantReused(f"{wanted.key} was granted before with other content.")
+        return former, False
+    bucket = wanted.make_bucket(now)
+    add_entry(
+        cursor,
+        bucket=bucket,
+        kind=LedgerEntry.Kind.GRANT,
+        amount_mt=wanted.amount_mt,
+        actor=actor,
+        reason=reason,
+        now=now,
+    )
     return bucket, True
 
 
-def _after_grace(instant: datetime) -> datetime:
-    if instant.year >= 9999:
-        return instant
-    return instant + timedelta(seconds=settings.CLOSE_GRACE_SECONDS)
+def add_entry(
+    cursor: Cursor,
+    *,
+    bucket: Bucket,
+    kind: str,
+    amount_mt: int,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Write one movement (signed mt) of a bucket whose owner the caller has locked."""
+    cursor.execute(
+        ADD_ENTRY,
+        {
+            "bucket_id": bucket.pk,
+            "subscriber_id": bucket.subscriber_id,
+            "kind": kind,
+            "amount_mt": amount_mt,
+            "now": now,
+            "actor": actor,
+            "reason": reason,
+        },
+    )
 
 
-@transaction.atomic
-def adjust(*, bucket_id: int, amount_mt: int, actor: str, reason: str, now: datetime) -> Bucket:
-    """Give to (or, below zero, take from) an open bucket, by staff and with a reason."""
-    if not reason.strip():
-        raise DomainError("An adjustment needs a reason.")
-    owner = Bucket.objects.values_list("subscriber_id", flat=True).filter(pk=bucket_id).first()
-    if owner is None:
-        raise BucketRefused(f"There is no bucket {bucket_id}.", bucket=bucket_id)
-    with fast_cursor() as cursor:
-        lock_profiles(cursor, [owner])
-        bucket = Bucket.objects.get(pk=bucket_id)
-        if bucket.closed_at is not None:
-            raise BucketRefused(f"Bucket {bucket_id} is closed; grant a new one.")
-        free_mt = bucket.remaining_mt - bucket.reserved_mt
-        if amount_mt == 0 or free_mt + amount_mt < 0:
-            raise BucketRefused(f"Bucket {bucket_id} has {free_mt} mt free; adjust by less.")
-        cursor.execute(
-            ADD_ENTRY,
-            {
-                "bucket_id": bucket_id,
-                "subscriber_id": owner,
-                "kind": LedgerEntry.Kind.ADJUSTMENT,
-                "amount_mt": amount_mt,
-                "now": now,
-                "actor": actor,
-                "reason": reason,
-            },
-        )
-    reconsider(subscriber_ids=[owner], now=now)
-    bucket.refresh_from_db()
-    return bucket
+def _grace() -> timedelta:
+    return timedelta(seconds=settings.CLOSE_GRACE_SECONDS)
 
 
 def close_due_buckets(*, now: datetime, limit: int = 1000) -> int:
-    """Close buckets whose grace time is over; what is left in them expires. Returns how many.
+    """Close buckets whose grace time is over; what is left in them rolls over by their terms, and
+    expires for the rest. Returns how many.
 
     One transaction for at most `limit` buckets; call again until it returns 0. Members of a pool
     whose bucket is closed are looked at by the sweep.
@@ -179,6 +251,7 @@ def close_due_buckets(*, now: datetime, limit: int = 1000) -> int:
             return 0
         lock_profiles(cursor, owners)
         lock_pools(cursor, pools)
+        roll_over(cursor, ids, grace=_grace(), now=now)
         cursor.execute(EXPIRE_REST, {"now": now, "ids": ids})
         cursor.execute(MARK_CLOSED, {"now": now, "ids": ids})
         reconsider(subscriber_ids=owners, now=now)

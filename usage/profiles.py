@@ -20,15 +20,26 @@ def set_terms(
     payg_fen_per_million: int,
     payg_cap_mt: int,
     now: datetime,
+    final_action: str = ChargingProfile.Final.REDIRECT,
+    free_model: str = "",
+    pool_first: bool = False,
 ) -> None:
-    """Say what happens beyond the buckets: stop, payg up to a cap a cycle (mt), or restrict."""
+    """Say what happens beyond the buckets: stop, payg up to a cap a cycle (mt), or restrict; what
+    a session is told at the end; and whether a pool's tokens go before its own."""
     if beyond == ChargingProfile.Beyond.PAYG and not (payg_fen_per_million and payg_cap_mt):
         raise DomainError("Pay as you go needs a price and a cap above zero.")
+    if final_action == ChargingProfile.Final.RESTRICT and not free_model:
+        raise DomainError("To restrict a subscriber, name the free model.")
     profile = ChargingProfile.objects.filter(subscriber_id=subscriber_id).first()
     if profile is None:
         raise UnknownSubscriber(f"Subscriber {subscriber_id} has no charging profile.")
     ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(
-        beyond=beyond, payg_fen_per_million=payg_fen_per_million, payg_cap_mt=payg_cap_mt
+        beyond=beyond,
+        payg_fen_per_million=payg_fen_per_million,
+        payg_cap_mt=payg_cap_mt,
+        final_action=final_action,
+        free_model=free_model,
+        pool_first=pool_first,
     )
     # New terms may open what was blocked. A block they call for waits for the grant that comes
     # with them, the next usage or the sweep, so that nobody is cut off between two steps.

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from accounts import lifecycle
 from accounts.models import Account, OutboxMessage, Subscriber
-from usage import enforcement, ledger, profiles
+from usage import enforcement, movements, profiles
 from usage.models import BlockChange, Bucket, ChargingProfile, Node, Notice
 
 from .conftest import (
@@ -76,7 +76,9 @@ def test_a_grant_for_later_does_not_unblock_yet(node: Node, subscriber: Subscrib
 
 def test_an_adjustment_blocks_and_unblocks(month: Bucket, subscriber: Subscriber) -> None:
     for mt, verdict in ((-1_000_000, "quota_exhausted"), (1, "")):
-        ledger.adjust(bucket_id=month.pk, amount_mt=mt, actor="c", reason="r", now=NOON)
+        movements.adjust(
+            bucket_id=month.pk, amount_mt=mt, key=f"k{mt}", actor="c", reason="r", now=NOON
+        )
         assert blocked(subscriber) == verdict
 
 

@@ -1,4 +1,4 @@
-"""The ledger's verbs: grant, adjust, close."""
+"""The ledger's verbs: grant and close."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ import pytest
 from accounts.models import Subscriber
 from config.errors import DomainError
 from usage import ledger, proof
-from usage.ledger import BucketRefused, GrantReused
+from usage.ledger import GrantReused
 from usage.locking import UnknownSubscriber
 from usage.models import Bucket, LedgerEntry, Node
 
@@ -61,46 +61,6 @@ def test_a_debit_under_one_identity_happens_once(node: Node, bare: Subscriber) -
     send(node, event("k", 50))
     send(node, event("k", 50))
     assert left(bucket) == 150_000
-
-
-# --- adjust
-
-
-def test_an_adjustment_gives_and_takes_within_what_is_free(month: Bucket) -> None:
-    def adjust(mt: int) -> Bucket:
-        return ledger.adjust(
-            bucket_id=month.pk, amount_mt=mt, actor="clerk", reason="goodwill", now=NOON
-        )
-
-    assert adjust(500).remaining_mt == 1_000_500
-    assert adjust(-1_000_500).remaining_mt == 0
-    with pytest.raises(BucketRefused):
-        adjust(-1)
-    with pytest.raises(BucketRefused):
-        adjust(0)
-    rows = LedgerEntry.objects.filter(kind="adjustment").order_by("id")
-    assert [(one.amount_mt, one.actor, one.reason) for one in rows] == [
-        (500, "clerk", "goodwill"),
-        (-1_000_500, "clerk", "goodwill"),
-    ]
-    assert proof.verify() == []
-
-
-def test_an_adjustment_needs_a_reason_and_an_open_bucket(month: Bucket) -> None:
-    with pytest.raises(DomainError, match="reason"):
-        ledger.adjust(bucket_id=month.pk, amount_mt=1, actor="clerk", reason=" ", now=NOON)
-    ledger.close_due_buckets(now=GRACE)
-    for bucket_id in (month.pk, month.pk + 1000):
-        with pytest.raises(BucketRefused):
-            ledger.adjust(bucket_id=bucket_id, amount_mt=1, actor="c", reason="r", now=GRACE)
-
-
-def test_what_a_session_holds_is_not_adjusted_away(month: Bucket) -> None:
-    sql("UPDATE usage_bucket SET reserved_mt = 400000")
-    with pytest.raises(BucketRefused):
-        ledger.adjust(bucket_id=month.pk, amount_mt=-600_001, actor="c", reason="r", now=NOON)
-    ledger.adjust(bucket_id=month.pk, amount_mt=-600_000, actor="c", reason="r", now=NOON)
-    assert left(month) == 400_000
 
 
 # --- close
