@@ -18,6 +18,7 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("payments/<int:payment_id>/reject", staff.PaymentReject.as_view()),
     path("bill-runs", staff.BillRunCollection.as_view()),
     path("assurance", staff.Assurance.as_view()),
+    path("assurance/nodes", staff.NodeAssurance.as_view()),
     path("webhooks/stripe", stripe.StripeWebhook.as_view(), name="stripe-webhook"),
 ]
 portal_urlpatterns: list[URLPattern | URLResolver] = [

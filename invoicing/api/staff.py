@@ -15,7 +15,7 @@ from accounts.permissions import actor_of, scope_required
 from config import clock
 from usage import periods
 
-from .. import assurance, billrun, paying, pdf, reports, tasks
+from .. import assurance, billrun, node_assurance, paying, pdf, reports, tasks
 from ..models import BillRun, Invoice, Payment
 from . import shapes
 
@@ -164,6 +164,27 @@ class Assurance(APIView):
         start = periods.parse_day(request.query_params.get("from", ""))
         end = periods.parse_day(request.query_params.get("to", ""))
         return Response(assurance.assure(start=start, end=end))
+
+
+class NodeAssurance(APIView):
+    """Of the days [from, to), 31 at most, by node and hour: what the node counted itself, what was
+    received, accepted, paid for and invoiced, and each difference with its events."""
+
+    authentication_classes = [KeyAuthentication]
+    permission_classes = [scope_required("assurance:read")]
+
+    @extend_schema(
+        operation_id="assurance_nodes",
+        parameters=[
+            OpenApiParameter("from", OpenApiTypes.DATE, required=True),
+            OpenApiParameter("to", OpenApiTypes.DATE, required=True),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request) -> Response:
+        start = periods.parse_day(request.query_params.get("from", ""))
+        end = periods.parse_day(request.query_params.get("to", ""))
+        return Response(node_assurance.assure_nodes(start=start, end=end))
 
 
 def _asked(request: Request) -> QuerySet[Invoice]:

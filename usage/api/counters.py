@@ -85,16 +85,17 @@ class NodeCounters(APIView):
     )
     def post(self, request: Request) -> Response:
         now = clock.now()
-        if (request.content_type or "").startswith(PrometheusText.media_type):
+        body: Any = request.data
+        if (request.content_type or "").lower().startswith(PrometheusText.media_type):
             query = InstantQuery(data=request.query_params)
             query.is_valid(raise_exception=True)
             at = query.validated_data.get("at", now)
             totals = [
                 counters.Totals(model, one["input"], one["output"], one["requests"])
-                for model, one in prometheus_text.totals_of(request.data["text"]).items()
+                for model, one in prometheus_text.totals_of(body["text"]).items()
             ]
         else:
-            report = CounterReport(data=request.data)
+            report = CounterReport(data=body)
             report.is_valid(raise_exception=True)
             at = report.validated_data.get("at", now)
             totals = [counters.Totals(**one) for one in report.validated_data["counters"]]

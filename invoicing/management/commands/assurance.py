@@ -7,8 +7,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.errors import DomainError
-from invoicing import assurance
+from invoicing import assurance, node_assurance
 from usage import periods
+
+COLUMNS = ("counted_tokens", "accepted_tokens", "rejected_tokens", "difference_tokens")
 
 
 class Command(BaseCommand):
@@ -18,10 +20,16 @@ class Command(BaseCommand):
         parser.add_argument("--from", required=True, dest="start", help="first day, 2026-10-01")
         parser.add_argument("--to", required=True, dest="end", help="day after the last")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--by-node",
+            action="store_true",
+            help="by node and hour, beside what the nodes counted themselves (31 days at most)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            report = assurance.assure(
+            prove = node_assurance.assure_nodes if options["by_node"] else assurance.assure
+            report = prove(
                 start=periods.parse_day(options["start"]), end=periods.parse_day(options["end"])
             )
         except DomainError as refusal:
@@ -34,9 +42,12 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _print(self, report: dict[str, Any]) -> None:
-        for key, value in report.items():
-            if key != "differences":
-                self.stdout.write(f"{key:<18}{value:>24,}")
+        if "nodes" in report:
+            self._print_nodes(report)
+        else:
+            for key, value in report.items():
+                if key != "differences":
+                    self.stdout.write(f"{key:<18}{value:>24,}")
         for difference in report["differences"]:
             self.stdout.write(
                 self.style.ERROR(
@@ -46,3 +57,18 @@ class Command(BaseCommand):
             )
         if not report["differences"]:
             self.stdout.write(self.style.SUCCESS("proven: no difference"))
+
+    def _print_nodes(self, report: dict[str, Any]) -> None:
+        """A line for each node and, under it, for each hour with a difference."""
+        columns = [*COLUMNS, "received", "accepted_mt", "invoiced_mt"]
+        self.stdout.write(f"{'':<34}" + "".join(f"{name:>19}" for name in columns))
+        for node in report["nodes"]:
+            hours = [
+                row
+                for row in report["hours"]
+                if row["node"] == node["node"] and row["difference_tokens"]
+            ]
+            for row in (node, *hours):
+                title = row["hour"] if "hour" in row else row["node"]
+                numbers = ("-" if row[name] is None else f"{row[name]:,}" for name in columns)
+                self.stdout.write(f"{title[:34]:<34}" + "".join(f"{text:>19}" for text in numbers))

@@ -1,0 +1,192 @@
+"""The proof by node and hour: what a node counted itself, against what was received, accepted,
+paid for and invoiced.
+
+Tokens here are raw ones, as engines count them (input with cached, output with reasoning); what
+is paid with is millitokens (`_mt`). Events count in the hour of their use. A node's clock, and
+requests that run over the full hour, move tokens to the hour beside; so hours show differences,
+and it is the node's sum over the period that must agree. What was amended or voided later is
+shown as it was reported.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from usage import periods, proof, sequences
+from usage.models import Node
+from usage.refused import Refused, refused_between
+
+from .node_assurance_sql import ACCEPTED_BY_HOUR, COUNTED, PAID_EVENTS, REPEATED, UNBALANCED
+from .querying import fetch
+
+MOST_DAYS = 31
+MOST_EVENTS = 20  # named beside one difference
+MOST_DIFFERENCES = 100
+
+COUNTS = ("received", "accepted", "duplicate", "conflict", "rejected")
+TOKENS = ("accepted_tokens", "rejected_tokens", "conflict_tokens")
+AMOUNTS = ("accepted_mt", "debited_mt", "overage_mt", "uncovered_mt", "invoiced_mt")
+COUNTED_BY_NODE = ("counted_tokens", "counted_requests", "resets")
+
+Row = dict[str, Any]
+Place = tuple[int, datetime]  # a node and an hour
+
+
+def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
+    """The report of the billing-zone days [start, end), at most MOST_DAYS of them.
+
+    `nodes` and `hours` hold the same columns; `counted_tokens` and `difference_tokens` (counted -
+    accepted - rejected) are None where the node told no counters. `differences` is empty if all
+    that must agree does. Raises InvalidPeriod.
+    """
+    if not start < end <= start + timedelta(days=MOST_DAYS):
+        raise periods.InvalidPeriod(f"Ask for 1 to {MOST_DAYS} days.")
+    about: dict[str, Any] = {
+        "from": periods.day_start(start),
+        "until": periods.day_start(end),
+        "most": MOST_DIFFERENCES,
+    }
+    with proof.snapshot() as cursor:
+        refused = refused_between(cursor, start=about["from"], end=about["until"])
+        rows = [
+            *fetch(COUNTED, about),
+            *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
+            *fetch(REPEATED, about),
+        ]
+        unbalanced = fetch(PAID_EVENTS + UNBALANCED, about)
+        names = dict(Node.objects.values_list("id", "name"))
+        numbers = {node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names}
+    hours = _hours(rows, refused)
+    evidence = _evidence(refused)
+    nodes = _nodes(hours)
+    for (node_id, hour), row in hours.items():
+        _conclude(row)
+        row |= {"node": names.get(node_id, str(node_id)), "hour": hour.isoformat()}
+        row["events"] = evidence[node_id, hour][:MOST_EVENTS] if row["difference_tokens"] else []
+    for node_id, row in nodes.items():
+        _conclude(row)
+        row |= {"node": names.get(node_id, str(node_id)), "gaps": numbers.get(node_id, [])}
+    differences = [
+        *_counted_otherwise(nodes, hours, evidence),
+        *_not_paid_for(unbalanced, names),
+        *_missing_batches(numbers, names),
+    ]
+    return {
+        "from": start.isoformat(),
+        "to": end.isoformat(),
+        "nodes": list(nodes.values()),
+        "hours": list(hours.values()),
+        "differences": differences[:MOST_DIFFERENCES],
+    }
+
+
+def _empty() -> Row:
+    return dict.fromkeys((*COUNTED_BY_NODE, *COUNTS, *TOKENS, *AMOUNTS), 0) | {"samples": False}
+
+
+def _hours(rows: Iterable[Row], refused: Iterable[Refused]) -> dict[Place, Row]:
+    """The rows by node and hour, in this order."""
+    found: dict[Place, Row] = defaultdict(_empty)
+    for row in rows:
+        place = found[row["node_id"], _hour(row["hour"])]
+        place["samples"] |= "counted_tokens" in row
+        for name, value in row.items():
+            if name not in ("node_id", "hour"):
+                place[name] += value
+    for one in refused:
+        place = found[one.node_id, _hour(one.at)]
+        kind = "conflict" if one.code == "conflict" else "rejected"
+        place[kind] += 1
+        place[f"{kind}_tokens"] += one.tokens or 0
+    return {key: found[key] for key in sorted(found)}
+
+
+def _hour(at: datetime) -> datetime:
+    return at.astimezone(periods.BILLING_ZONE).replace(minute=0, second=0, microsecond=0)
+
+
+def _nodes(hours: Mapping[Place, Row]) -> dict[int, Row]:
+    total: dict[int, Row] = defaultdict(_empty)
+    for (node_id, _hour), row in hours.items():
+        for name, value in row.items():
+            total[node_id][name] += value
+    return dict(total)
+
+
+def _conclude(row: Row) -> None:
+    """What follows from the sums of a row."""
+    row["received"] = sum(row[name] for name in COUNTS[1:])
+    row["not_invoiced_mt"] = row["overage_mt"] - row["invoiced_mt"]
+    if row.pop("samples"):
+        known = row["accepted_tokens"] + row["rejected_tokens"]
+        row["difference_tokens"] = row["counted_tokens"] - known
+    else:
+        row |= {"counted_tokens": None, "counted_requests": None, "difference_tokens": None}
+
+
+def _evidence(refused: Iterable[Refused]) -> dict[Place, list[Row]]:
+    """Events in quarantine by node and hour; those whose tokens nobody knows come first."""
+    found: dict[Place, list[Row]] = defaultdict(list)
+    for one in sorted(refused, key=lambda each: (each.tokens is not None, each.id)):
+        found[one.node_id, _hour(one.at)].append(
+            {"quarantined": one.id, "id": one.event_id, "code": one.code, "tokens": one.tokens}
+        )
+    return found
+
+
+def _counted_otherwise(
+    nodes: Mapping[int, Row], hours: Mapping[Place, Row], evidence: Mapping[Place, list[Row]]
+) -> list[Row]:
+    found = []
+    for node_id, row in nodes.items():
+        if not row["difference_tokens"]:
+            continue
+        places = [place for place, one in hours.items() if place[0] == node_id]
+        events = [event for place in places for event in evidence.get(place, [])]
+        found.append(
+            {
+                "rule": "tokens counted by the node = accepted + rejected",
+                "where": row["node"],
+                "expected": row["counted_tokens"],
+                "found": row["accepted_tokens"] + row["rejected_tokens"],
+                "hours": [
+                    hours[place]["hour"] for place in places if hours[place]["difference_tokens"]
+                ],
+                "events": sorted(events, key=lambda event: event["tokens"] is not None)[
+                    :MOST_EVENTS
+                ],
+                "gaps": row["gaps"],
+            }
+        )
+    return found
+
+
+def _not_paid_for(unbalanced: Iterable[Row], names: Mapping[int, str]) -> list[Row]:
+    return [
+        {
+            "rule": "accepted mt = debited + overage + uncovered",
+            "where": f"{names.get(row['node_id'])} {_hour(row['hour']).isoformat()}",
+            "expected": row["expected"],
+            "found": row["found"],
+            "events": [{"event": row["event"]}],
+        }
+        for row in unbalanced
+    ]
+
+
+def _missing_batches(
+    numbers: Mapping[int, list[tuple[int, int]]], names: Mapping[int, str]
+) -> list[Row]:
+    return [
+        {
+            "rule": "every numbered batch arrived",
+            "where": names[node_id],
+            "expected": 0,
+            "found": sum(last - first + 1 for first, last in gaps),
+            "gaps": gaps,
+            "events": [],
+        }
+        for node_id, gaps in numbers.items()
+        if gaps
+    ]

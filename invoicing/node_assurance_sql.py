@@ -1,0 +1,102 @@
+"""The statements of the proof by node and hour. The period is instants [from, until).
+
+Hours are those of the billing zone, which are whole hours of UTC too.
+"""
+
+# What the nodes counted themselves. A sample ends the stretch since the one before it, so it
+# counts in the hour that holds its last instant: one at 11:00:00 sharp belongs to ten o'clock.
+COUNTED = """
+    SELECT sample.node_id,
+           date_trunc('hour', sample.at - interval '1 microsecond', 'UTC') AS hour,
+           SUM(sample.input_tokens + sample.output_tokens)::bigint AS counted_tokens,
+           SUM(sample.requests)::bigint AS counted_requests,
+           COUNT(*) FILTER (WHERE sample.reset) AS resets
+      FROM usage_nodecounter AS sample
+     WHERE sample.at > %(from)s
+       AND sample.at <= %(until)s
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
+
+# Accepted events of the period with the hour of their use, what paid for them, and what of it is
+# invoiced: the beginning of the two statements below.
+PAID_EVENTS = """
+    WITH event AS (
+        SELECT event.id,
+               event.node_id,
+               date_trunc('hour', event.occurred_at, 'UTC') AS hour,
+               event.input_tokens + event.cached_tokens + event.output_tokens
+                   + event.reasoning_tokens AS tokens,
+               event.mt
+          FROM usage_usageevent AS event
+         WHERE event.occurred_at >= %(from)s
+           AND event.occurred_at < %(until)s
+    ), debit AS (
+        SELECT entry.event_id, -SUM(entry.amount_mt) AS mt
+          FROM usage_ledgerentry AS entry
+          JOIN event ON event.id = entry.event_id
+         WHERE entry.kind = 'debit'
+         GROUP BY entry.event_id
+    ), beyond AS (
+        SELECT overage.event_id,
+               SUM(overage.mt) FILTER (WHERE overage.priced) AS priced_mt,
+               SUM(overage.mt) FILTER (WHERE NOT overage.priced) AS uncovered_mt,
+               SUM(overage.mt) FILTER (WHERE invoice.id IS NOT NULL) AS invoiced_mt
+          FROM usage_overage AS overage
+          LEFT JOIN invoicing_invoiceline AS line ON line.id = overage.invoice_line_id
+          LEFT JOIN invoicing_invoice AS invoice
+            ON invoice.id = line.invoice_id AND invoice.state = 'final'
+         WHERE overage.occurred_at >= %(from)s
+           AND overage.occurred_at < %(until)s
+         GROUP BY overage.event_id
+    )
+"""
+
+# The same summed by node and hour.
+ACCEPTED_BY_HOUR = """
+    SELECT event.node_id,
+           event.hour,
+           COUNT(*) AS accepted,
+           SUM(event.tokens)::bigint AS accepted_tokens,
+           SUM(event.mt)::bigint AS accepted_mt,
+           COALESCE(SUM(debit.mt), 0)::bigint AS debited_mt,
+           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS overage_mt,
+           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS uncovered_mt,
+           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS invoiced_mt
+      FROM event
+      LEFT JOIN debit ON debit.event_id = event.id
+      LEFT JOIN beyond ON beyond.event_id = event.id
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
+
+# Events that were not paid for exactly. Must return no row.
+UNBALANCED = """
+    SELECT event.id AS event,
+           event.node_id,
+           event.hour,
+           event.mt AS expected,
+           (COALESCE(debit.mt, 0) + COALESCE(beyond.priced_mt, 0)
+               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
+      FROM event
+      LEFT JOIN debit ON debit.event_id = event.id
+      LEFT JOIN beyond ON beyond.event_id = event.id
+     WHERE event.mt <> COALESCE(debit.mt, 0) + COALESCE(beyond.priced_mt, 0)
+                       + COALESCE(beyond.uncovered_mt, 0)
+     ORDER BY event.id
+     LIMIT %(most)s
+"""
+
+# Repeats leave no row of their own: they are known by the batch they came in, in its hour.
+REPEATED = """
+    SELECT batch.node_id,
+           date_trunc('hour', batch.received_at, 'UTC') AS hour,
+           SUM(batch.duplicate)::bigint AS duplicate
+      FROM usage_usagebatch AS batch
+     WHERE batch.received_at >= %(from)s
+       AND batch.received_at < %(until)s
+       AND batch.duplicate > 0
+       AND batch.kind <> 'replay'
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
