@@ -55,11 +55,14 @@ DATABASE: dict[str, Any] = (
     if EMBEDDED_POSTGRES
     else env.db("DATABASE_URL")
 )
+PREPARE_THRESHOLD = env("PREPARE_THRESHOLD", default="5")
 DATABASE["CONN_HEALTH_CHECKS"] = True
 DATABASE["CONN_MAX_AGE"] = 0 if DATABASE_POOL else env.int("CONN_MAX_AGE", default=60)
 DATABASE["OPTIONS"] = {
     **DATABASE.get("OPTIONS", {}),
     "application_name": "tokenpack",
+    # Statements of the hot path are prepared on first use (set to "" behind an old pgbouncer).
+    "prepare_threshold": int(PREPARE_THRESHOLD) if PREPARE_THRESHOLD else None,
     "connect_timeout": 5,
     # Every wait has an end. A pgbouncer in transaction mode refuses these; set both to 0 there.
     "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"

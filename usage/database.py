@@ -16,11 +16,19 @@ PARTITIONS = 7002
 Cursor = psycopg.Cursor[Any]
 
 
+TIMESTAMPTZ = psycopg.adapters.types["timestamptz"].oid
+
+
 @contextmanager
 def fast_cursor() -> Iterator[Cursor]:
-    """A plain psycopg cursor on Django's connection; its errors are raised as Django's."""
+    """A plain psycopg cursor on Django's connection, with binary results; its errors are raised
+    as Django's. Times come as UTC, by psycopg's own loader: Django's is ten times slower."""
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.format = psycopg.pq.Format.BINARY
+        loader = psycopg.adapters.get_loader(TIMESTAMPTZ, cursor.format)
+        assert loader is not None  # one of psycopg's own
+        cursor.adapters.register_loader(TIMESTAMPTZ, loader)
         yield cursor
 
 

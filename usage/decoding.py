@@ -4,7 +4,7 @@ import gzip
 import json
 import zlib
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from typing import Annotated, Any
 
@@ -175,9 +175,9 @@ def read_event(*, position: int, raw: bytes, now: datetime) -> Candidate | Refus
     code, detail = _check_time(event.time, now)
     if code:
         return Refusal(position, raw, event.id, event.source, event.subject, day, code, detail)
-    return Candidate(
-        position, raw, event.id, event.source, event.subject, str(model), event.time, counts
-    )
+    # In UTC like all that comes from the database: times of one zone compare ten times faster.
+    at = event.time.astimezone(UTC)
+    return Candidate(position, raw, event.id, event.source, event.subject, str(model), at, counts)
 
 
 def _check_texts(event: Envelope, model: object) -> None:

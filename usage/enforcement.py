@@ -11,42 +11,29 @@ from datetime import date, datetime
 
 from django.db import transaction
 
-from accounts import outbox
-
-from . import callbacks
+from . import callbacks, notices
 from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, fast_cursor
 from .locking import Profile, Standing, lock_profiles, lock_standing
 from .models import BlockChange
-from .notices import notice_text
+from .notices import Reached
 from .periods import cycle_of, day_of, minute_of_day
 from .waterfall import OpenBucket
 
 THRESHOLDS = (50, 80, 100)  # percent of the tokens valid now
 
 SET_BLOCKED = """
-    UPDATE usage_chargingprofile SET blocked = %(blocked)s
-     WHERE subscriber_id = %(subscriber_id)s
+    UPDATE usage_chargingprofile AS profile SET blocked = verdict.reason
+      FROM unnest(%(owners)s::bigint[], %(reasons)s::text[]) AS verdict (subscriber_id, reason)
+     WHERE profile.subscriber_id = verdict.subscriber_id
 """
 
-ADD_BLOCK_CHANGE = """
+ADD_BLOCK_CHANGES = """
     INSERT INTO usage_blockchange (subscriber_id, msisdn, blocked, reason, at)
-    SELECT subscriber.id, subscriber.msisdn, %(is_blocked)s, %(reason)s, %(at)s
-      FROM accounts_subscriber AS subscriber
-     WHERE subscriber.id = %(subscriber_id)s
-    RETURNING id
-"""
-
-SET_NOTICED = """
-    UPDATE usage_chargingprofile
-       SET noticed_cycle = %(cycle)s, noticed_percent = %(percent)s
-     WHERE subscriber_id = %(subscriber_id)s
-"""
-
-ADD_NOTICE = """
-    INSERT INTO usage_notice (subscriber_id, cycle, percent, at)
-    VALUES (%(subscriber_id)s, %(cycle)s, %(percent)s, %(at)s)
-        ON CONFLICT (subscriber_id, cycle, percent) DO NOTHING
-    RETURNING percent
+    SELECT subscriber.id, subscriber.msisdn, verdict.reason <> '', verdict.reason, %(at)s
+      FROM unnest(%(owners)s::bigint[], %(reasons)s::text[]) AS verdict (subscriber_id, reason)
+      JOIN accounts_subscriber AS subscriber ON subscriber.id = verdict.subscriber_id
+     ORDER BY subscriber.id
+    RETURNING id, subscriber_id, reason
 """
 
 PRICED_SO_FAR = """
@@ -157,38 +144,42 @@ def settle(
     `latest` is the time of each one's newest event in hand, `totals` the priced overage (mt) by
     subscriber and cycle. Sets `blocked` on the profiles.
     """
-    changed = []
+    cycle = cycle_of(now)
+    changed: list[Profile] = []
+    reached: list[Reached] = []
     for owner, profile in standing.profiles.items():
-        verdict = _verdict(standing, profile, latest.get(owner, now), totals, now)
+        spent = totals.get((owner, cycle), 0)
+        verdict = _verdict(standing, profile, latest.get(owner, now), spent, now)
         if verdict != profile.blocked:
             profile.blocked = verdict
             changed.append(profile)
-        _notice(cursor, profile, standing.own.get(owner, ()), now)
-    if not changed:
-        return
+        percents = _thresholds(profile, standing.own.get(owner, ()), cycle, now)
+        if percents:
+            reached.append(Reached(owner, percents))
+    if reached:
+        notices.tell(cursor, reached, cycle=cycle, now=now)
+    if changed:
+        _block(cursor, changed, now)
+
+
+def _block(cursor: Cursor, changed: Sequence[Profile], now: datetime) -> None:
+    """Write verdicts, the feed (last of all locks), and what nodes are told of them."""
+    owners = [profile.subscriber_id for profile in changed]
+    verdicts = {"owners": owners, "reasons": [profile.blocked for profile in changed]}
+    cursor.execute(SET_BLOCKED, verdicts)
     cursor.execute(ADVISORY_LOCK, {"guard": BLOCK_FEED})
-    for profile in changed:
-        row = {"subscriber_id": profile.subscriber_id, "blocked": profile.blocked}
-        cursor.execute(SET_BLOCKED, row)
-        change = cursor.execute(
-            ADD_BLOCK_CHANGE,
-            row | {"is_blocked": bool(profile.blocked), "reason": profile.blocked, "at": now},
-        ).fetchone()
-        if change is not None:
-            callbacks.tell_verdict(
-                cursor,
-                subscriber_id=profile.subscriber_id,
-                blocked=profile.blocked,
-                cause=f"block:{change[0]}",
-                now=now,
-            )
+    changes = cursor.execute(ADD_BLOCK_CHANGES, verdicts | {"at": now}).fetchall()
+    for number, owner, reason in changes:  # fetched before the cursor is used again
+        callbacks.tell_verdict(
+            cursor, subscriber_id=owner, blocked=reason, cause=f"block:{number}", now=now
+        )
 
 
 def _verdict(
     standing: Standing,
     profile: Profile,
     latest: datetime,
-    totals: Mapping[tuple[int, date], int],
+    spent_mt: int,
     now: datetime,
 ) -> str:
     """The block that should be in force. Usage of the past blocks nobody who has tokens now, and
@@ -198,39 +189,27 @@ def _verdict(
         return profile.state
     if profile.state != "active":
         return ""
-    if profile.beyond == "payg" and totals.get((owner, cycle_of(now)), 0) < profile.payg_cap_mt:
+    if profile.beyond == "payg" and spent_mt < profile.payg_cap_mt:
         return ""
-    if standing.left_mt(owner, now):
+    if standing.has_left(owner, now):
         return ""
-    return "quota_exhausted" if not standing.left_mt(owner, latest) else profile.blocked
+    return "quota_exhausted" if not standing.has_left(owner, latest) else profile.blocked
 
 
-def _notice(cursor: Cursor, profile: Profile, buckets: Sequence[OpenBucket], now: datetime) -> None:
-    """Tell a subscriber once a cycle that a share of what is valid now is used."""
-    valid = [bucket for bucket in buckets if bucket.valid_from <= now < bucket.valid_until]
-    size = sum(bucket.size_mt for bucket in valid)
-    if not size or profile.state != "active":
-        return
-    cycle = cycle_of(now)
+def _thresholds(
+    profile: Profile, buckets: Sequence[OpenBucket], cycle: date, now: datetime
+) -> list[int]:
+    """The shares of what is valid now that were reached and not told of in this cycle."""
+    size = left = 0
+    for bucket in buckets:
+        if bucket.valid_from <= now < bucket.valid_until:
+            size += bucket.size_mt
+            left += bucket.available_mt + bucket.reserved_mt
+    if 2 * left > size or not size or profile.state != "active":
+        return []  # less than the first threshold is used
     told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
-    left = sum(bucket.available_mt + bucket.reserved_mt for bucket in valid)
     used = (size - left) * 100 // size
-    reached = [percent for percent in THRESHOLDS if told < percent <= used]
-    if not reached:
-        return
-    row = {"subscriber_id": profile.subscriber_id, "cycle": cycle, "at": now}
-    for percent in reached:
-        if cursor.execute(ADD_NOTICE, row | {"percent": percent}).fetchone():
-            msisdn, body = notice_text(subscriber_id=profile.subscriber_id, percent=percent)
-            outbox.enqueue(
-                key=f"notice:{profile.subscriber_id}:{cycle:%Y-%m}:{percent}",
-                recipient=msisdn,
-                template=f"used_{percent}",
-                body=body,
-                now=now,
-                subscriber_id=profile.subscriber_id,
-            )
-    cursor.execute(SET_NOTICED, row | {"percent": reached[-1]})
+    return [percent for percent in THRESHOLDS if told < percent <= used]
 
 
 @transaction.atomic

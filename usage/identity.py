@@ -5,15 +5,18 @@ The key is the plain text, not a hash: ids that grow with time then stay togethe
 and two identities can never collide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import Enum
 from hashlib import blake2b
-from typing import Any
 
+import psycopg
+from django.db import IntegrityError, transaction
+
+from .database import Cursor, copy_lines
 from .decoding import Candidate
 
-# Claims keys; returns those that were free.
+# Claims keys when some are taken; returns those that were free.
 CLAIM_KEYS = """
     INSERT INTO usage_eventkey (key, content, day)
     SELECT claim.key, claim.content, %(day)s
@@ -53,7 +56,7 @@ def content_of(event: Candidate) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def judge(cursor: Any, events: Sequence[Candidate], *, day: date) -> list[Verdict]:
+def judge(cursor: Cursor, events: Sequence[Candidate], *, day: date) -> list[Verdict]:
     """Claim the keys of events and say of each whether it counts; first in the batch wins.
 
     A key that was stored before is judged by what is stored, not by its first copy in the batch.
@@ -64,13 +67,7 @@ def judge(cursor: Any, events: Sequence[Candidate], *, day: date) -> list[Verdic
     for position, key in enumerate(keys):
         first.setdefault(key, position)
     ordered = sorted(first)
-    claimed = {
-        bytes(key)
-        for (key,) in cursor.execute(
-            CLAIM_KEYS,
-            {"keys": ordered, "contents": [contents[first[key]] for key in ordered], "day": day},
-        )
-    }
+    claimed = _claim(cursor, {key: contents[first[key]] for key in ordered}, day=day)
     stored = {key: contents[first[key]] for key in claimed}
     if taken := [key for key in ordered if key not in claimed]:
         rows = cursor.execute(STORED_KEYS, {"keys": taken})
@@ -83,3 +80,25 @@ def judge(cursor: Any, events: Sequence[Candidate], *, day: date) -> list[Verdic
         else Verdict.CONFLICT
         for position, (key, content) in enumerate(zip(keys, contents, strict=True))
     ]
+
+
+def _claim(cursor: Cursor, wanted: Mapping[bytes, bytes], *, day: date) -> set[bytes]:
+    """Write keys (in the order given) with their contents; returns those that were free.
+
+    Nearly always all are: COPY takes them twice as fast, and gives way at the first taken one.
+    """
+    try:
+        with transaction.atomic():
+            copy_lines(
+                cursor,
+                table="usage_eventkey",
+                columns="key, content, day",
+                lines=(
+                    f"\\\\x{key.hex()}\t\\\\x{content.hex()}\t{day}"
+                    for key, content in wanted.items()
+                ),
+            )
+            return set(wanted)
+    except (IntegrityError, psycopg.errors.UniqueViolation):
+        claim = {"keys": list(wanted), "contents": list(wanted.values()), "day": day}
+        return {bytes(key) for (key,) in cursor.execute(CLAIM_KEYS, claim)}

@@ -150,22 +150,15 @@ class Standing:
             )
         return self._merged[key], membership.allowance_mt(at)
 
-    def left_mt(self, subscriber_id: int, at: datetime) -> int:
-        """What is not used at this instant, whether a session holds it or not."""
+    def has_left(self, subscriber_id: int, at: datetime) -> bool:
+        """Whether anything is not used at this instant, held by a session or not."""
         buckets, allowance = self.buckets(subscriber_id, at)
-        own = sum(
-            bucket.available_mt + bucket.reserved_mt
+        return any(
+            bucket.available_mt + bucket.reserved_mt > 0
+            and (bucket.pool_id is None or allowance)
+            and bucket.is_valid(at)
             for bucket in buckets
-            if bucket.pool_id is None and bucket.is_valid(at)
         )
-        if allowance is None:
-            return own
-        shared = sum(
-            bucket.available_mt + bucket.reserved_mt
-            for bucket in buckets
-            if bucket.pool_id is not None and bucket.is_valid(at)
-        )
-        return own + min(shared, allowance)
 
 
 class UnknownSubscriber(DomainError):
