@@ -5,10 +5,12 @@ while the pool's row is held. A grant looks after its members once it is committ
 hundred: holding the pool while locking profiles would turn the order of locks around.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Sum
 
 from accounts.lifecycle import UnknownAccount
 from accounts.models import Account
@@ -19,7 +21,8 @@ from .database import fast_cursor
 from .enforcement import reconsider
 from .ledger import Grant, open_bucket
 from .locking import lock_pools, lock_profiles
-from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember
+from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember, PoolUsage
+from .periods import next_cycle
 
 MOST_MEMBERS_LOOKED_AT = 10_000  # after a grant; the sweep finds the others
 STEP = 100  # members locked together
@@ -79,7 +82,7 @@ def join(
     """Let a subscriber draw on a pool from now on, up to its caps in mt; of any account, since the
     pool's pays. A repeat changes nothing and answers False; MembershipRefused while in another
     pool, or in this one with other caps."""
-    _known(pool_id)
+    known(pool_id)
     with fast_cursor() as cursor:
         lock_profiles(cursor, [subscriber_id])
     last = PoolMember.objects.filter(subscriber_id=subscriber_id).order_by("-joined_at").first()
@@ -153,7 +156,7 @@ def grant_to_pool(
     are looked at when the grant is committed.
     """
     assert wanted.pool_id is not None and wanted.subscriber_id is None, "a grant to a pool"
-    _known(wanted.pool_id)
+    known(wanted.pool_id)
     with transaction.atomic(durable=True), fast_cursor() as cursor:
         lock_pools(cursor, [wanted.pool_id])
         bucket, opened = open_bucket(cursor, wanted, actor=actor, reason=reason, now=now)
@@ -180,9 +183,23 @@ def open_members(*, pool_id: int, refill: str, now: datetime) -> int:
     return len(ids)
 
 
-def _known(pool_id: int) -> None:
-    if not Pool.objects.filter(id=pool_id).exists():
+def known(pool_id: int) -> Pool:
+    """The pool; UnknownPool when there is none."""
+    pool = Pool.objects.filter(id=pool_id).first()
+    if pool is None:
         raise UnknownPool(f"There is no pool {pool_id}.")
+    return pool
+
+
+def used_by(*, pool_id: int, subscriber_ids: Sequence[int], cycle: date) -> dict[int, int]:
+    """What these subscribers took from a pool in a cycle, in mt."""
+    rows = PoolUsage.objects.filter(
+        pool_id=pool_id,
+        subscriber_id__in=subscriber_ids,
+        day__gte=cycle,
+        day__lt=next_cycle(cycle),
+    )
+    return dict(rows.values_list("subscriber_id").annotate(Sum("mt")))
 
 
 def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:

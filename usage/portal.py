@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from accounts.models import Subscriber
 from accounts.portal import PANELS, subscriber_required
 from config import clock
-from usage import charts, reports
+from usage import balances, charts, reports
 from usage.models import ChargingProfile, InferenceModel
 from usage.periods import (
     InvalidPeriod,
@@ -77,7 +77,7 @@ def _position(text: str) -> tuple[datetime, int] | None:
 def home(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
     """What is left and what was used; `?month=2026-10` or `?day=2026-10-03` turns the chart."""
     now = clock.now()
-    balance = reports.balance(subscriber_id=subscriber.pk, now=now)
+    balance = balances.balance(subscriber_id=subscriber.pk, now=now)
     context = {
         "subscriber": subscriber,
         "balance": balance,
@@ -91,7 +91,7 @@ def home(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
     return render(request, "usage/home.html", context)
 
 
-def _left(subscriber: Subscriber, balance: reports.Balance) -> dict[str, Any]:
+def _left(subscriber: Subscriber, balance: balances.Balance) -> dict[str, Any]:
     """What the big ring shows: the buckets, or the cap of a plan that has none."""
     profile = ChargingProfile.objects.filter(subscriber=subscriber).first()
     payg = balance.beyond == ChargingProfile.Beyond.PAYG

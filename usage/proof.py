@@ -154,6 +154,31 @@ RULES = {
                <> COALESCE(overage.mt, 0) - COALESCE(overage.priced_mt, 0)
          ORDER BY 1 LIMIT %(limit)s
     """,
+    "pool usage of a member = its debits of the pool's buckets": """
+        SELECT 'pool ' || COALESCE(used.pool_id, entry.pool_id) || ' subscriber '
+                   || COALESCE(used.subscriber_id, entry.subscriber_id),
+               COALESCE(entry.mt, 0)::bigint, COALESCE(used.mt, 0)::bigint
+          FROM (SELECT pool_id, subscriber_id, SUM(mt) AS mt
+                  FROM usage_poolusage GROUP BY pool_id, subscriber_id) AS used
+          FULL JOIN (SELECT bucket.pool_id, entry.subscriber_id, -SUM(entry.amount_mt) AS mt
+                       FROM usage_bucket AS bucket
+                       JOIN usage_ledgerentry AS entry ON entry.bucket_id = bucket.id
+                      WHERE bucket.pool_id IS NOT NULL AND entry.kind IN ('debit', 'refund')
+                      GROUP BY bucket.pool_id, entry.subscriber_id) AS entry
+            ON entry.pool_id = used.pool_id AND entry.subscriber_id = used.subscriber_id
+         WHERE COALESCE(used.mt, 0) <> COALESCE(entry.mt, 0)
+         ORDER BY 1 LIMIT %(limit)s
+    """,
+    "what rolled over = what was granted for it": """
+        SELECT 'bucket ' || COALESCE(rolled.key, following.key), COALESCE(rolled.mt, 0)::bigint,
+               COALESCE(following.granted_mt, 0)
+          FROM (SELECT 'rollover:' || bucket_id AS key, -SUM(amount_mt) AS mt
+                  FROM usage_ledgerentry WHERE kind = 'rollover' GROUP BY bucket_id) AS rolled
+          FULL JOIN (SELECT key, granted_mt FROM usage_bucket
+                      WHERE key LIKE 'rollover:%%') AS following ON following.key = rolled.key
+         WHERE COALESCE(rolled.mt, 0) <> COALESCE(following.granted_mt, 0)
+         ORDER BY 1 LIMIT %(limit)s
+    """,
     "bucket reserved = what open sessions hold": """
         SELECT 'bucket ' || COALESCE(bucket.id, held.bucket_id), COALESCE(held.mt, 0)::bigint,
                COALESCE(bucket.reserved_mt, 0)

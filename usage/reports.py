@@ -1,14 +1,11 @@
-"""What is left and what was used: reads for the API, the portal and the admin, as of an instant."""
+"""What was used: reads for the API, the portal and the admin. What is left stands in `balances`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from .amended import as_they_stand
 from .database import fast_cursor
-from .models import Bucket, ChargingProfile, CycleOverage, InferenceModel, UsageEvent
-from .periods import cycle_of
+from .models import UsageEvent
 
 # By how much the events of one subscriber in [start, end) were amended, and the weight that holds.
 AMENDED = """
@@ -87,96 +84,6 @@ USAGE_BY_KIND = """
      ORDER BY 1
 """
 SERIES["kind"] = USAGE_BY_KIND.replace("{amended}", AMENDED)
-
-
-@dataclass(frozen=True)
-class BucketView:
-    """One bucket as its owner sees it; amounts in millitokens."""
-
-    id: int
-    kind: str
-    name: str
-    name_en: str
-    granted_mt: int
-    remaining_mt: int
-    reserved_mt: int
-    valid_from: datetime
-    valid_until: datetime
-    model_codes: list[str]
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What a subscriber has at `as_of`; amounts in millitokens, overage of the running cycle."""
-
-    as_of: datetime
-    buckets: list[BucketView]
-    priced_overage_mt: int
-    uncovered_mt: int
-    blocked: str
-    beyond: str = field(default="stop")
-
-    @property
-    def granted_mt(self) -> int:
-        """All that was granted into the buckets valid now."""
-        return sum(bucket.granted_mt for bucket in self.buckets)
-
-    @property
-    def reserved_mt(self) -> int:
-        """What open sessions hold."""
-        return sum(bucket.reserved_mt for bucket in self.buckets)
-
-    @property
-    def available_mt(self) -> int:
-        """What can be used now: remaining, less what is held."""
-        return sum(bucket.remaining_mt - bucket.reserved_mt for bucket in self.buckets)
-
-
-def balance(*, subscriber_id: int, now: datetime) -> Balance:
-    """The buckets valid now in burn order, overage of this cycle and whether service is blocked."""
-    buckets = list(
-        Bucket.objects.filter(
-            subscriber_id=subscriber_id,
-            closed_at=None,
-            valid_from__lte=now,
-            valid_until__gt=now,
-        )
-    )
-    buckets.sort(
-        key=lambda one: (one.priority, one.valid_until, not one.model_ids, one.created_at, one.id)
-    )
-    codes = _model_codes(buckets)
-    total = CycleOverage.objects.filter(subscriber_id=subscriber_id, cycle=cycle_of(now)).first()
-    profile = ChargingProfile.objects.filter(subscriber_id=subscriber_id).first()
-    return Balance(
-        as_of=now,
-        buckets=[
-            BucketView(
-                id=one.pk,
-                kind=one.kind,
-                name=one.name,
-                name_en=one.name_en,
-                granted_mt=one.granted_mt + one.adjusted_mt,
-                remaining_mt=one.remaining_mt,
-                reserved_mt=one.reserved_mt,
-                valid_from=one.valid_from,
-                valid_until=one.valid_until,
-                model_codes=[codes[model_id] for model_id in one.model_ids if model_id in codes],
-            )
-            for one in buckets
-        ],
-        priced_overage_mt=total.priced_mt if total else 0,
-        uncovered_mt=total.uncovered_mt if total else 0,
-        blocked=profile.blocked if profile else "",
-        beyond=profile.beyond if profile else "stop",
-    )
-
-
-def _model_codes(buckets: Sequence[Bucket]) -> dict[int, str]:
-    ids = {model_id for one in buckets for model_id in one.model_ids}
-    if not ids:
-        return {}
-    return dict(InferenceModel.objects.filter(id__in=ids).values_list("id", "code"))
 
 
 def usage_series(

@@ -3,7 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from . import portal
-from .api import corrections, counters, limits, me, nodes, quota
+from .api import adjustments, corrections, counters, limits, me, nodes, pools, quota
 
 api_urlpatterns: list[URLPattern | URLResolver] = [
     path("usage/events", nodes.ReportUsage.as_view()),
@@ -23,6 +23,13 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("reratings", corrections.ReratingCollection.as_view()),
     path("reratings/<int:rerating_id>", corrections.ReratingOne.as_view()),
     path("reratings/<int:rerating_id>/apply", corrections.ApplyRerating.as_view()),
+    path("adjustments", adjustments.Adjustments.as_view()),
+    path("transfers", adjustments.Transfers.as_view()),
+    path("pools", pools.PoolCollection.as_view()),
+    path("pools/<int:pool_id>", pools.PoolOne.as_view()),
+    path("pools/<int:pool_id>/members", pools.PoolMembers.as_view()),
+    path("pools/<int:pool_id>/members/<int:subscriber_id>", pools.PoolMemberOne.as_view()),
+    path("pools/<int:pool_id>/grants", pools.PoolGrants.as_view()),
     path("me/balance", me.MyBalance.as_view()),
     path("me/usage", me.MyUsage.as_view()),
     path("me/events", me.MyEvents.as_view()),

@@ -9,7 +9,7 @@ import pytest
 from accounts import lifecycle
 from accounts.models import Subscriber
 from invoicing.money import overage_fen
-from usage import ledger, movements, profiles, proof, reports
+from usage import balances, ledger, movements, profiles, proof
 from usage.models import (
     Bucket,
     CycleOverage,
@@ -147,7 +147,7 @@ def test_pay_as_you_go_is_priced_up_to_the_cap_and_uncovered_beyond(
     ]
     total = CycleOverage.objects.get()
     assert (total.priced_mt, total.uncovered_mt) == (20_000, 6000)
-    balance = reports.balance(subscriber_id=bare.pk, now=NOON)
+    balance = balances.balance(subscriber_id=bare.pk, now=NOON)
     assert (balance.priced_overage_mt, balance.uncovered_mt) == (20_000, 6000)
     assert proof.verify() == []
 

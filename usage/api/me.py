@@ -14,7 +14,7 @@ from accounts.authentication import KeyAuthentication, PortalSessionAuthenticati
 from accounts.permissions import IsSubscriber, subscriber_id_of
 from config import clock
 
-from .. import reports
+from .. import balances, reports
 from ..models import InferenceModel, UsageEvent
 from ..periods import InvalidPeriod, cycle_of, cycle_start, day_end, day_of, day_start, parse_day
 
@@ -33,6 +33,20 @@ class BucketAnswer(serializers.Serializer[Any]):
     valid_from = serializers.DateTimeField()
     valid_until = serializers.DateTimeField()
     models = serializers.ListField(child=serializers.CharField(), source="model_codes")
+    minute_from = serializers.IntegerField(help_text="pays from this minute of the day")
+    minute_until = serializers.IntegerField(help_text="to this one; over midnight when before it")
+    usable_now = serializers.BooleanField()
+
+
+class PoolShareAnswer(serializers.Serializer[Any]):
+    """What a pool still lets its member take, beside the member's own buckets."""
+
+    pool_id = serializers.IntegerField()
+    name = serializers.CharField()
+    available_mt = serializers.IntegerField()
+    used_this_cycle_mt = serializers.IntegerField()
+    cycle_cap_mt = serializers.IntegerField()
+    day_cap_mt = serializers.IntegerField()
 
 
 class BalanceAnswer(serializers.Serializer[Any]):
@@ -46,8 +60,9 @@ class BalanceAnswer(serializers.Serializer[Any]):
     beyond = serializers.CharField()
     blocked = serializers.CharField(allow_blank=True)
     buckets = BucketAnswer(many=True)
+    pool = PoolShareAnswer(allow_null=True)
 
-    def get_available_tokens(self, balance: reports.Balance) -> int:
+    def get_available_tokens(self, balance: balances.Balance) -> int:
         """Whole standard tokens that can be used now."""
         return balance.available_mt // 1000
 
@@ -60,12 +75,33 @@ class SubscriberView(APIView):
 
 
 class MyBalance(SubscriberView):
-    """What is left now, bucket by bucket in the order they are used, in millitokens."""
+    """What is left now, bucket by bucket in the order they are used, in millitokens; or what was
+    left as of a past instant, by what the ledger had recorded then."""
 
-    @extend_schema(operation_id="me_balance", responses=BalanceAnswer)
+    @extend_schema(
+        operation_id="me_balance",
+        parameters=[OpenApiParameter("as_of", OpenApiTypes.DATETIME)],
+        responses=BalanceAnswer,
+    )
     def get(self, request: Request) -> Response:
-        balance = reports.balance(subscriber_id=subscriber_id_of(request), now=clock.now())
+        now, subscriber_id = clock.now(), subscriber_id_of(request)
+        if text := request.query_params.get("as_of"):
+            at = _instant(text, now)
+            balance = balances.balance_as_of(subscriber_id=subscriber_id, at=at)
+        else:
+            balance = balances.balance(subscriber_id=subscriber_id, now=now)
         return Response(BalanceAnswer(balance).data)
+
+
+def _instant(text: str, now: datetime) -> datetime:
+    try:
+        # A plus sign that was not escaped in the address arrives as a blank.
+        at = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        raise InvalidPeriod(f"{text!r} is not an instant: write 2026-11-24T10:00:00Z.") from None
+    if at.tzinfo is None or at > now:
+        raise InvalidPeriod("`as_of` is a past instant with its offset, as 2026-11-24T10:00:00Z.")
+    return at
 
 
 class UsageQuery(serializers.Serializer[Any]):
