@@ -1,6 +1,6 @@
 """Adjust, void and transfer: once per key, with a reason, of what no session holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -56,9 +56,10 @@ def test_an_adjustment_gives_and_takes_within_what_is_free(month: Bucket) -> Non
 
 
 def test_an_adjustment_needs_a_reason_a_key_and_an_open_bucket(month: Bucket) -> None:
+    named: dict[str, Any] = {"bucket_id": month.pk, "amount_mt": 1, "key": "k"} | WHY
     for change in ({"reason": " "}, {"key": ""}, {"key": "k" * 101}):
         with pytest.raises(KeyOrReasonMissing):
-            movements.adjust(**{"bucket_id": month.pk, "amount_mt": 1, "key": "k"} | WHY | change)
+            movements.adjust(**named | change)
     ledger.close_due_buckets(now=END + HOUR)
     for bucket_id in (month.pk, month.pk + 1000):
         with pytest.raises(BucketRefused):
@@ -84,12 +85,14 @@ def test_a_repeat_moves_nothing_and_another_content_is_refused(
     first, new = adjust(month, 500, "k")
     again, repeated = adjust(month, 500, "k")
     assert (new, repeated, again.pk) == (True, False, first.pk)
-    for attack in (
+    other = Bucket.objects.exclude(pk=month.pk).get()
+    attacks: list[Callable[[], object]] = [
         lambda: adjust(month, 501, "k"),
-        lambda: adjust(Bucket.objects.exclude(pk=month.pk).get(), 500, "k"),
+        lambda: adjust(other, 500, "k"),
         lambda: void(month, "k"),
         lambda: transfer(month, neighbour, 1, "k"),
-    ):
+    ]
+    for attack in attacks:
         with pytest.raises(MovementKeyReused):
             attack()
     assert left(month) == 1_000_500

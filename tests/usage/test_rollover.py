@@ -1,6 +1,7 @@
 """What a month leaves goes on by the terms of its bucket, once, and never to a third month."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ JANUARY, FEBRUARY = at("2027-01-01 00:00"), at("2027-02-01 00:00")
 
 def monthly(
     subscriber: Subscriber, tokens: int, *, start: datetime = START, end: datetime = END,
-    percent: int = 100, cap: int = UNCAPPED, **more: object,
+    percent: int = 100, cap: int = UNCAPPED, **more: Any,
 ) -> Bucket:  # fmt: skip
     return give(
         subscriber, tokens, start=start, end=end, now=start, rollover_percent=percent,
