@@ -3,7 +3,8 @@
 Facts are edited by nobody, so "change" and its siblings stand for the buttons of a page:
 change_subscriber suspends and resumes, delete_subscriber terminates, add_node and change_node make
 and replace node keys, change_quarantinedevent replays and dismisses, change_payment confirms
-offline money, add_billrun starts the billing.
+offline money, add_billrun starts the billing, change_usageevent amends and voids events,
+change_weight corrects a wrong weight, add_rerating makes a dry run and change_rerating applies it.
 Users, groups and staff keys belong to superusers alone, so nobody can raise themselves.
 """
 
@@ -23,6 +24,9 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "usage.add_inferencemodel",
         "usage.change_inferencemodel",
         "usage.view_weight",
+        "usage.change_weight",
+        "usage.view_rerating",
+        "usage.add_rerating",
         "usage.view_node",
         "usage.add_node",
         "usage.change_node",
@@ -37,6 +41,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "view plans.*",
         "accounts.change_subscriber",
         "usage.change_quarantinedevent",
+        "usage.change_usageevent",
     ),
     "finance": (
         "accounts.view_account",
@@ -44,6 +49,13 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "accounts.view_numberassignment",
         "usage.view_overage",
         "usage.view_cycleoverage",
+        "usage.view_amendment",
+        "usage.view_inferencemodel",
+        "usage.view_weight",
+        "usage.change_weight",
+        "usage.view_rerating",
+        "usage.add_rerating",
+        "usage.change_rerating",
         "view plans.*",
         "view invoicing.*",
         "invoicing.change_payment",

@@ -18,6 +18,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": crontab(hour="4", minute="20"),
     },
     "settle-payments": {"task": "invoicing.tasks.settle_payments", "schedule": 60.0},
+    "continue-reratings": {"task": "usage.tasks.continue_reratings", "schedule": 60.0},
     "deliver-callbacks": {"task": "usage.tasks.deliver_callbacks", "schedule": 5.0},
     "purge-watching": {"task": "usage.tasks.purge_watching", "schedule": crontab(minute="40")},
     "expire-quota-sessions": {"task": "usage.tasks.expire_sessions", "schedule": 10.0},

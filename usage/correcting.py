@@ -81,7 +81,12 @@ def write(cursor: Cursor, changes: Sequence[Change], *, now: datetime) -> list[A
     amendments = [_amendment(one, now) for one in written]
     Amendment.objects.bulk_create(amendments, batch_size=1000)
     _record(cursor, written, now)
-    reconsider(subscriber_ids=[one.change.event.subscriber_id for one in written], now=now)
+    gives_back = any(one.change.mt < 0 for one in written)
+    reconsider(
+        subscriber_ids=[one.change.event.subscriber_id for one in written],
+        now=now,
+        refill=f"correction:{written[0].batch_id}" if gives_back else "",
+    )
     return amendments
 
 
@@ -178,7 +183,7 @@ def _record(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
         total = Tally()
         for tally in by_day.values():
             total.add(tally)
-        head = {"batch_id": batch_id, "node_id": nodes[batch_id], "now": now}
+        head = {"batch_id": batch_id, "node_id": nodes[batch_id], "sequence": None, "now": now}
         cursor.execute(ADD_BATCH, head | {"kind": UsageBatch.Kind.CORRECTION} | total.as_row())
         for day, tally in sorted(by_day.items()):
             cursor.execute(ADD_TALLY, {"batch_id": batch_id, "day": day} | tally.as_row())

@@ -4,8 +4,9 @@ A void takes all of it back, an amendment only the difference. What was wrong st
 and so does the event's identity: sent again it is a duplicate, not a new event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Sum
@@ -17,7 +18,7 @@ from .amended import NetEvent, minus, plus
 from .correcting import Change, lock_events, write
 from .database import fast_cursor
 from .models import Amendment, UsageEvent, Weight
-from .normalising import MAX_TOKENS, Counts
+from .normalising import MAX_TOKENS, Counts, UnreadableUsage, normalise
 from .resolving import RatedWeight
 from .weights import milli_of
 
@@ -94,6 +95,16 @@ def amend(
         return Change(event, kind, difference, mt, event.weight_id, actor, reason, key)
 
     return _correct(event_id, counts, change, reason, key, now)
+
+
+def counts_of(*, usage: Mapping[str, Any] | None, counts: Counts | None) -> Counts:
+    """Counts as given, or those of an engine's usage object; exactly one of them is needed."""
+    if (usage is None) is (counts is None):
+        raise CorrectionUnreadable("Say what the event counts: give `usage` or `counts`.")
+    try:
+        return counts if usage is None else normalise(usage)  # type: ignore[return-value]
+    except UnreadableUsage as unreadable:
+        raise CorrectionUnreadable(str(unreadable)) from None
 
 
 def rated(weight: Weight) -> RatedWeight:

@@ -84,15 +84,22 @@ def dry_run(
     )  # fmt: skip
 
 
+def one(*, rerating_id: int) -> Rerating:
+    """A rerating by its number; raises UnknownRerating."""
+    found = Rerating.objects.filter(pk=rerating_id).first()
+    if found is None:
+        raise UnknownRerating(f"There is no rerating {rerating_id}.")
+    return found
+
+
 @transaction.atomic
 def begin(*, rerating_id: int, actor: str, now: datetime) -> tuple[Rerating, bool]:
     """Decide that a dry run shall be applied; a repeat answers with False.
 
     Raises UnknownRerating, and RerateRefused when the weights have changed since the dry run.
     """
-    rerating = Rerating.objects.select_for_update().filter(pk=rerating_id).first()
-    if rerating is None:
-        raise UnknownRerating(f"There is no rerating {rerating_id}.")
+    one(rerating_id=rerating_id)
+    rerating = Rerating.objects.select_for_update().get(pk=rerating_id)
     if rerating.state != State.DRY:
         return rerating, False
     with fast_cursor() as cursor:

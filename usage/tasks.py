@@ -5,7 +5,7 @@ from celery import shared_task
 
 from config import clock
 
-from . import callbacks, counters, enforcement, ledger, partitions, supervising
+from . import callbacks, counters, enforcement, ledger, partitions, rerating, supervising
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
 
@@ -63,3 +63,16 @@ def purge_watching() -> None:
         for _round in range(ROUNDS):
             if not purge(now=now):
                 break
+
+
+@shared_task
+def apply_rerating(rerating_id: int) -> None:
+    """Rate a period again; a run that is killed is taken up by the next `continue_reratings`."""
+    rerating.apply(rerating_id=rerating_id, clock=clock.now)
+
+
+@shared_task
+def continue_reratings() -> None:
+    """Beat, every minute: reratings whose worker fell silent, or never came."""
+    for rerating_id in rerating.waiting(now=clock.now()):
+        apply_rerating.delay(rerating_id)

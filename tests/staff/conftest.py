@@ -29,10 +29,12 @@ from plans.models import Charge, Order, Plan, PlanVersion, Subscription
 from usage import corrections, ingest, ledger, limits, nodes, profiles, quota, rerating, weights
 from usage.models import (
     BlockChange,
+    Callback,
     CycleOverage,
     DroppedDay,
     EventKey,
     Node,
+    NodeCounter,
     Notice,
     QuarantinedEvent,
     UsageEvent,
@@ -303,7 +305,29 @@ def leave_traces(subscriber: Subscriber) -> None:
         at=before(),
     )
     CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
-    DroppedDay.objects.create(day=date(2025, 1, 1), events=1, mt=1, dropped_at=before())
+    NodeCounter.objects.create(
+        node_id=Node.objects.earliest("id").pk,
+        at=before(),
+        received_at=before(),
+        **dict.fromkeys(
+            ("input_total", "output_total", "requests_total")
+            + ("input_tokens", "output_tokens", "requests"),
+            1,
+        ),
+    )
+    Callback.objects.create(
+        key="block:1:1",
+        node_id=Node.objects.earliest("id").pk,
+        session_id=1,
+        kind="ABORT",
+        url="https://node.example/",
+        body={"type": "ABORT"},
+        next_attempt_at=before(),
+        created_at=before(),
+    )
+    DroppedDay.objects.create(
+        day=date(2025, 1, 1), events=0, mt=0, debited_mt=0, dropped_at=before()
+    )
     corrections.amend(
         event_id=UsageEvent.objects.order_by("id")[0].pk,
         counts=Counts(200, 0, 0, 0),

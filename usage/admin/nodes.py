@@ -175,7 +175,8 @@ class ModelForm(forms.Form):
     )
 
 
-def _thousandths(label: Any) -> forms.IntegerField:
+def thousandths(label: Any) -> forms.IntegerField:
+    """A field for one weight."""
     return forms.IntegerField(
         label=label, min_value=0, max_value=1_000_000, widget=UnfoldAdminIntegerFieldWidget
     )
@@ -184,10 +185,10 @@ def _thousandths(label: Any) -> forms.IntegerField:
 class WeightForm(forms.Form):
     """A model's weights in thousandths, from the start of a billing-zone day on."""
 
-    input_milli = _thousandths(_("Input (thousandths)"))
-    cached_milli = _thousandths(_("Cached input (thousandths)"))
-    output_milli = _thousandths(_("Output (thousandths)"))
-    reasoning_milli = _thousandths(_("Reasoning (thousandths)"))
+    input_milli = thousandths(_("Input (thousandths)"))
+    cached_milli = thousandths(_("Cached input (thousandths)"))
+    output_milli = thousandths(_("Output (thousandths)"))
+    reasoning_milli = thousandths(_("Reasoning (thousandths)"))
     valid_from = forms.DateField(
         label=_("Valid from (day, Asia/Shanghai)"),
         widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
@@ -203,7 +204,9 @@ class WeightInline(ReadOnlyInline):
         "cached_milli",
         "output_milli",
         "reasoning_milli",
+        "withdrawn_at",
     )
+    show_change_link = True
 
 
 @admin.register(InferenceModel)
@@ -258,18 +261,3 @@ class InferenceModelAdmin(ReadOnlyAdmin):
             subject=model,
             description=gettext("The weight in force ends where the new one begins."),
         )
-
-
-@admin.register(Weight)
-class WeightAdmin(ReadOnlyAdmin):
-    list_display = (
-        "model",
-        "input_milli",
-        "cached_milli",
-        "output_milli",
-        "reasoning_milli",
-        "valid_from",
-        "valid_until",
-    )
-    list_select_related = ("model",)
-    list_filter = ("model",)
