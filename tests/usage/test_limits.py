@@ -35,7 +35,7 @@ def key(rich: Subscriber) -> ApiKey:
 
 def limit(subscriber: Subscriber, window: str, tokens: int, key: ApiKey | None = None) -> None:
     limits.set_limit(
-        subscriber_id=subscriber.pk, api_key_id=key and key.pk, window=window,
+        subscriber_id=subscriber.pk, api_key_id=key.pk if key else None, window=window,
         unit=TOKENS, amount=tokens * 1000,
     )  # fmt: skip
 

@@ -157,9 +157,11 @@ def steps_of(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def tokens_of(case: dict[str, Any], bucket: dict[str, Any]) -> int:
-    amount = bucket.get("amount", bucket.get("remaining"))
+    amount = int(bucket["amount"] if "amount" in bucket else bucket["remaining"])
     tariff = case["given"].get("tariff")
-    return amount * tariff["package_units"] // tariff["package_price"] if tariff else amount
+    if not tariff:
+        return amount
+    return amount * int(tariff["package_units"]) // int(tariff["package_price"])
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
