@@ -68,6 +68,8 @@ NAVIGATION = [
         _page("usage", "usageevent", _("Events"), "bolt"),
         _page("usage", "usagebatch", _("Batches"), "inbox"),
         _page("usage", "quarantinedevent", _("Quarantine"), "coronavirus"),
+        _page("usage", "nodecounter", _("Node counters"), "speed"),
+        _page("usage", "callback", _("Callbacks"), "call_made"),
         _page("usage", "amendment", _("Amendments"), "edit_note"),
         _page("usage", "rerating", _("Reratings"), "calculate"),
         _page("usage", "quotasession", _("Quota sessions"), "hourglass_top"),

@@ -16,9 +16,9 @@ from config import clock
 from config.admin import ConfirmForm, ReadOnlyAdmin, ask, frame
 from config.formatting import exact_tokens, grouped, yuan
 from usage import proof
-from usage.periods import cycle_of, day_of, previous_cycle
+from usage.periods import InvalidPeriod, cycle_of, day_of, previous_cycle
 
-from .. import assurance
+from .. import assurance, node_assurance
 from ..models import AssuranceResult
 
 # A longer period is proven by the command: a page must answer within a request.
@@ -50,7 +50,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
     list_display = ("day", "until", "proven_label", "made_at")
     list_filter = ("proven",)
     ordering = ("-made_at",)
-    actions_list = ("prove", "verify")
+    actions_list = ("prove", "by_node", "verify")
 
     @display(description=_("From"))
     def day(self, result: AssuranceResult) -> date:
@@ -88,6 +88,29 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
             "latest": AssuranceResult.objects.order_by("-made_at")[:5],
         }
         return TemplateResponse(request, "admin/invoicing/assurance.html", context)
+
+    @action(description=_("Compare with nodes"), permissions=["view"], icon="dns")
+    def by_node(self, request: HttpRequest) -> HttpResponse:
+        """GET only, as the proof of a period."""
+        today = day_of(clock.now())
+        form = PeriodForm(request.GET if "start" in request.GET else None)
+        if not form.is_bound:
+            form = PeriodForm(initial={"start": today, "end": today + timedelta(days=1)})
+        report: dict[str, Any] | None = None
+        if form.is_bound and form.is_valid():
+            try:
+                report = node_assurance.assure_nodes(
+                    start=form.cleaned_data["start"], end=form.cleaned_data["end"]
+                )
+            except InvalidPeriod as refusal:
+                form.add_error(None, refusal.detail)
+        context = frame(self, request, gettext("Compare with nodes")) | {
+            "form": form,
+            "report": report,
+            "columns": NODE_COLUMNS.values(),
+            "rows": node_rows(report) if report else [],
+        }
+        return TemplateResponse(request, "admin/invoicing/node_assurance.html", context)
 
     @action(description=_("Verify the ledger"), permissions=["view"], icon="fact_check")
     def verify(self, request: HttpRequest) -> HttpResponse:
@@ -157,6 +180,23 @@ def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def node_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each node and, after it, one for each of its hours that differs."""
+    rows = []
+    for node in report["nodes"]:
+        hours = [
+            hour
+            for hour in report["hours"]
+            if hour["node"] == node["node"] and hour["difference_tokens"]
+        ]
+        for row in (node, *hours):
+            title = row["hour"][:16].replace("T", " ") if "hour" in row else row["node"]
+            values = [row[name] for name in NODE_COLUMNS]
+            shown = ["-" if value is None else grouped(value) for value in values]
+            rows.append({"title": title, "values": shown})
+    return rows
+
+
 def totals(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The plain numbers of the report by unit; the unit ends a number's key."""
     groups: dict[str, list[tuple[str, str]]] = {"events": [], "mt": [], "fen": []}
@@ -171,6 +211,13 @@ def totals(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(titles[unit], rows) for unit, rows in groups.items() if rows]
 
 
+NODE_COLUMNS = {
+    "counted_tokens": _("counted by the node"),
+    "accepted_tokens": _("accepted"),
+    "rejected_tokens": _("rejected"),
+    "conflict_tokens": _("conflict"),
+    "difference_tokens": _("difference"),
+}
 TOTALS = {
     "received": _("received"),
     "accepted": _("accepted"),

@@ -1,5 +1,5 @@
 """The pages of this app in the staff site."""
 
-from . import balances, corrections, events, intake, nodes, overage, quota
+from . import balances, corrections, events, intake, nodes, overage, quota, watching
 
-__all__ = ["balances", "corrections", "events", "intake", "nodes", "overage", "quota"]
+__all__ = ["balances", "corrections", "events", "intake", "nodes", "overage", "quota", "watching"]

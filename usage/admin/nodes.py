@@ -22,7 +22,7 @@ from config.admin import (
     subject_of,
 )
 
-from .. import nodes, weights
+from .. import callbacks, nodes, sequences, weights
 from ..models import InferenceModel, Node, NodeKey, Weight
 from ..periods import day_start
 
@@ -73,8 +73,19 @@ class NodeAdmin(ReadOnlyAdmin):
     search_ids = ("id",)
     ordering = ("name",)
     inlines = (NodeKeyInline,)
+    exclude = ("callback_secret",)  # shown once, when it is made
+    readonly_fields = ("last_sequence", "gaps")
     actions_list = ("create",)
-    actions_detail = ("new_key",)
+    actions_detail = ("new_key", "new_secret")
+
+    @display(description=_("Last number of a batch"))
+    def last_sequence(self, node: Node) -> int | None:
+        return sequences.sequence_of(node_id=node.pk).last
+
+    @display(description=_("Numbers of batches that did not arrive"))
+    def gaps(self, node: Node) -> str:
+        found = sequences.sequence_of(node_id=node.pk).gaps
+        return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in found)
 
     @action(description=_("Create a node"), permissions=["usage.add_node"], icon="add")
     def create(self, request: HttpRequest) -> HttpResponse:
@@ -113,6 +124,28 @@ class NodeAdmin(ReadOnlyAdmin):
             description=gettext(
                 "The node may hold two keys while one is being replaced: "
                 "give it the new one, then revoke the old one."
+            ),
+        )
+
+    @action(description=_("New callback secret"), permissions=[MAY_CHANGE_NODE], icon="vpn_key")
+    def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        node = subject_of(self, request, object_id, Node)
+
+        def perform(form: ConfirmForm) -> HttpResponse:
+            secret = callbacks.renew_secret(node_id=node.pk)
+            return show_secret(
+                self, request, title=gettext("Callback secret"), name=node.name, secret=secret
+            )
+
+        return ask(
+            self,
+            request,
+            title=gettext("New callback secret"),
+            form_class=ConfirmForm,
+            perform=perform,
+            subject=node,
+            description=gettext(
+                "The node checks the signatures of callbacks with it; the former one is void."
             ),
         )
 
