@@ -285,7 +285,9 @@ def leave_traces(subscriber: Subscriber) -> None:
         at=before(),
     )
     CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
-    DroppedDay.objects.create(day=date(2025, 1, 1), events=1, mt=1, dropped_at=before())
+    DroppedDay.objects.create(
+        day=date(2025, 1, 1), events=0, mt=0, debited_mt=0, dropped_at=before()
+    )
     assert EventKey.objects.exists()
     assert UsageEvent.objects.exists()
 
