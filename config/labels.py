@@ -4,7 +4,7 @@ from django.utils.translation import gettext_noop as N_
 from django.utils.translation import pgettext_lazy
 
 LABELS = {
-    "id": pgettext_lazy("column", "number in this system"),
+    "id": pgettext_lazy("column", "id"),
     "accepted": pgettext_lazy("column", "accepted"),
     "accepted_mt": pgettext_lazy("column", "accepted tokens"),
     "account": pgettext_lazy("column", "account"),
@@ -203,5 +203,6 @@ LIBRARY_WORDS = (
     N_("True"),
     N_("Type to search"),
     N_("Value"),
+    N_("Welcome back to"),
     N_("You have been successfully logged out from the administration"),
 )

@@ -70,6 +70,11 @@ def test_an_event_says_what_its_tokens_were_charged_to(carrier: Carrier, auditor
     assert "<div>200: " in page
 
 
+def test_staff_read_times_in_shanghai(carrier: Carrier, auditor: Client) -> None:
+    page = auditor.get(reverse(EVENTS), {"day": "2026-10-05"}).text
+    assert "2026-10-05 11:30:00" in page
+
+
 def test_the_ledger_opens_on_the_newest_debits_and_finds_a_whole_bucket(
     carrier: Carrier, auditor: Client
 ) -> None:

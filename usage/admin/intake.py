@@ -103,7 +103,8 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
         label={"open": "warning", "replayed": "success", "dismissed": "info"},
     )
     def state_label(self, event: QuarantinedEvent) -> tuple[str, str]:
-        return event.state, event.get_state_display()
+        waiting = event.state == QuarantinedEvent.State.OPEN
+        return event.state, gettext("unsettled") if waiting else event.get_state_display()
 
     @button(description=_("Replay"), permissions=["settle"], icon="replay")
     def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:

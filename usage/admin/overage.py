@@ -39,12 +39,12 @@ class CycleOverageAdmin(NamingAdmin, ReadOnlyAdmin):
 
 
 @admin.register(BlockChange)
-class BlockChangeAdmin(ReadOnlyAdmin):
+class BlockChangeAdmin(NamingAdmin, ReadOnlyAdmin):
     """The exhausted feed, newest first: what nodes poll."""
 
     list_display = ("id", "at", "msisdn", "blocked", "reason")
     list_filter = ("blocked", "reason")
-    search_ids = ("id",)
+    search_ids = ("subscriber_id",)
 
 
 @admin.register(Notice)
