@@ -106,7 +106,7 @@ class Replay:
             if fresh:
                 self.progress.step = step + 1
                 self.progress.save(self.file)
-            self.show(step + 1, len(self.batches), sent / self._seconds if sent else 0.0)
+                self.show(step + 1, len(self.batches), sent / self._seconds if sent else 0.0)
         for member in waiting:
             self._join(member, fresh=True)
 
