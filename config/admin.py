@@ -1,37 +1,26 @@
-"""The frame of the staff site: what its pages share. Facts are looked at here, never edited.
-
-Buttons call the activities. A button asks on a page of its own, so it works without JavaScript, and
-whoever presses it is the actor of what follows and stands in the object's history.
-"""
+"""The frame of the staff site: what its pages share. Facts are looked at here, never edited."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, TypeVar
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar, cast
 
-from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
-from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import cached_property
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
-from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.decorators import display as unfold_display
 
 from config.columns import column
-from config.errors import DomainError
 
 # More rows than this are never counted: on a large table a count costs more than the page itself.
 COUNT_LIMIT = 10_000
 
-FormT = TypeVar("FormT", bound=forms.Form)
-ModelT = TypeVar("ModelT", bound=Model)
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
 class BoundedPaginator(Paginator[Any]):
@@ -96,7 +85,8 @@ class ReadOnlyAdmin(ExactSearch):
         return columns(self.model, super().get_list_display(request))
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
-        return columns(self.model, super().get_fields(request, obj))
+        # A shown column stands in both lists that Django joins here; it is wanted once.
+        return list(dict.fromkeys(columns(self.model, super().get_fields(request, obj))))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
         own = super().get_readonly_fields(request, obj)
@@ -162,108 +152,11 @@ def _always(row: Model) -> bool:
     return True
 
 
-class ConfirmForm(forms.Form):
-    """A button that needs nothing but a second look."""
-
-
-class ReasonForm(forms.Form):
-    """Why the button was pressed; kept beside the actor."""
-
-    reason = forms.CharField(
-        label=_("Reason"), max_length=500, strip=True, widget=UnfoldAdminTextInputWidget
-    )
-
-
-def ask(
-    model_admin: ModelAdmin,
-    request: HttpRequest,
-    *,
-    title: str,
-    form_class: type[FormT],
-    perform: Callable[[FormT], str | HttpResponse],
-    subject: Model | None = None,
-    description: str = "",
-    danger: bool = False,
-) -> HttpResponse:
-    """Show the button's form on GET; on a valid POST call `perform` and go back to the subject.
-
-    `perform` answers with a sentence for the person, or with a page of its own. A DomainError is
-    shown on the form: nothing happened then.
-    """
-    form = form_class(request.POST if request.method == "POST" else None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            answer = perform(form)
-        except DomainError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            if subject is not None:
-                model_admin.log_change(request, subject, str(title))
-            if isinstance(answer, HttpResponse):
-                return answer
-            messages.success(request, answer)
-            return redirect(page_of(model_admin, subject))
-    context = frame(model_admin, request, title) | {
-        "form": form,
-        "description": description,
-        "danger": danger,
-        "subject": subject,
-        "back": page_of(model_admin, subject),
-    }
-    return TemplateResponse(request, "admin/button.html", context)
-
-
-def show_secret(
-    model_admin: ModelAdmin, request: HttpRequest, *, title: str, name: str, secret: str
-) -> HttpResponse:
-    """A page with a new key, which is stored as a hash: it can be read here and never again."""
-    context = frame(model_admin, request, title) | {
-        "name": name,
-        "secret": secret,
-        "back": page_of(model_admin, None),
-    }
-    response = TemplateResponse(request, "admin/secret.html", context)
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def frame(model_admin: ModelAdmin, request: HttpRequest, title: str) -> dict[str, Any]:
-    """The context every page of the site needs around its own content."""
-    return model_admin.admin_site.each_context(request) | {
-        "title": title,
-        "opts": model_admin.model._meta,
-        "media": model_admin.media,
-    }
-
-
-def page_of(model_admin: ModelAdmin, subject: Model | None) -> str:
-    """Where a button leads back to: the page of its subject, or the list."""
-    options = model_admin.model._meta
-    name = f"{model_admin.admin_site.name}:{options.app_label}_{options.model_name}"
-    if subject is None:
-        return reverse(f"{name}_changelist")
-    return reverse(f"{name}_change", args=[subject.pk])
-
-
-def subject_of(
-    model_admin: ModelAdmin, request: HttpRequest, object_id: object, model: type[ModelT]
-) -> ModelT:
-    """The object a button was pressed on, or a refusal when it is not there for this person."""
-    found = model_admin.get_object(request, str(object_id))
-    if not isinstance(found, model):
-        raise PermissionDenied
-    return found
-
-
-def actor_of(request: HttpRequest) -> str:
-    """Who pressed the button, as the audit keeps it."""
-    return str(request.user.get_username())
-
-
-def link_to(viewname: str, key: object, text: object) -> SafeString:
-    """A link to the page of a row; `viewname` is like "accounts_subscriber"."""
-    address = reverse(f"admin:{viewname}_change", args=[key])
-    return format_html('<a class="text-primary-600" href="{}">{}</a>', address, text)
+def moment(instant: datetime | None) -> str | None:
+    """An instant that a method answers with, as the site writes all others."""
+    if instant is None:
+        return None
+    return date_format(timezone.localtime(instant), "DATETIME_FORMAT")
 
 
 def phone_spellings(term: str) -> Iterable[str]:
@@ -275,3 +168,17 @@ def phone_spellings(term: str) -> Iterable[str]:
 def is_id(term: str) -> bool:
     """Whether a searched text can be a row's number."""
     return term.isascii() and term.isdecimal() and len(term) <= 18
+
+
+def display(
+    *,
+    description: Any,
+    label: bool | str | dict[Any, str] | None = None,
+    boolean: bool | None = None,
+    ordering: str | None = None,
+) -> Callable[[MethodT], MethodT]:
+    """A column that a method computes; `label` draws it as a badge, coloured by its value."""
+    decorate = unfold_display(
+        description=description, label=label, boolean=boolean, ordering=ordering
+    )
+    return cast(Callable[[MethodT], MethodT], decorate)

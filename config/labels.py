@@ -7,7 +7,7 @@ LABELS = {
     "applied_at": pgettext_lazy("column", "applied at"),
     "applied_by": pgettext_lazy("column", "applied by"),
     "end": pgettext_lazy("column", "end"),
-    "id": pgettext_lazy("column", "number in this system"),
+    "id": pgettext_lazy("column", "id"),
     "accepted": pgettext_lazy("column", "accepted"),
     "accepted_mt": pgettext_lazy("column", "accepted tokens"),
     "account": pgettext_lazy("column", "account"),
@@ -234,5 +234,6 @@ LIBRARY_WORDS = (
     N_("True"),
     N_("Type to search"),
     N_("Value"),
+    N_("Welcome back to"),
     N_("You have been successfully logged out from the administration"),
 )

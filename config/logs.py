@@ -18,8 +18,10 @@ def logging_settings(*, log_format: str, level: str) -> dict[str, Any]:
     """The LOGGING setting. log_format is `console` or `json`; anything else is a ValueError."""
     if log_format not in {"console", "json"}:
         raise ValueError(f"LOG_FORMAT is {log_format!r}; set it to console or json")
+    # A plain traceback: the rich one prints local variables, keys among them, and takes a second.
+    people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     final: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [people]
         if log_format == "console"
         else [
             structlog.processors.format_exc_info,

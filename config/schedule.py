@@ -7,6 +7,12 @@ from celery.schedules import crontab
 BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     # A month begins at 00:00; what a minute misses the next one finds.
     "renew-subscriptions": {"task": "plans.tasks.renew_subscriptions", "schedule": 60.0},
+    "sweep-blocks": {"task": "usage.tasks.sweep_blocks", "schedule": 30.0},
+    "close-buckets": {"task": "usage.tasks.close_buckets", "schedule": 60.0},
+    "care-for-partitions": {
+        "task": "usage.tasks.care_for_partitions",
+        "schedule": crontab(minute="40"),
+    },
     "deliver-messages": {"task": "accounts.tasks.deliver_messages", "schedule": 10.0},
     # On the 1st from 02:00; asks every hour, so a killed run goes on and a done one is left alone.
     "issue-invoices": {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
@@ -30,6 +31,10 @@ def _group(title: Any, *pages: dict[str, Any], folded: bool = False) -> dict[str
 
 def _superuser(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_superuser", False))
+
+
+def _favicon(request: HttpRequest) -> str:
+    return static("portal/favicon.svg")
 
 
 USER_PAGES = [
@@ -111,6 +116,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "Tokenpack",
     "SITE_SUBHEADER": _("Carrier billing for AI tokens"),
     "SITE_SYMBOL": "token",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _favicon}],
     "SHOW_LANGUAGES": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "config.dashboard.fill",

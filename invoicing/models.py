@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account
 from plans.models import Charge, Order
+from usage.periods import day_of
 
 DAYS = Func(
     "valid_from",
@@ -272,4 +273,4 @@ class AssuranceResult(models.Model):
         verbose_name_plural = _("assurance results")
 
     def __str__(self) -> str:
-        return f"{self.period_start:%Y-%m-%d} {'proven' if self.proven else 'differs'}"
+        return f"{day_of(self.period_start)} {'proven' if self.proven else 'differs'}"

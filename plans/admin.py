@@ -2,10 +2,9 @@
 
 from django.contrib import admin
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from accounts.admin.subscribers import SubscriberAdmin
-from config.admin import ReadOnlyAdmin, ReadOnlyInline
+from config.admin import ReadOnlyAdmin, ReadOnlyInline, display
 from usage.admin.filters import CycleFilter
 
 from .models import Charge, Order, Plan, PlanVersion, Subscription

@@ -121,9 +121,10 @@ def split_body(*, body: bytes, content_type: str, encoding: str) -> list[bytes]:
         else:
             events = [bytes(raw) for raw in _array.decode(body)]
     except UNREADABLE as error:
-        events = _array_with_broken_texts(body) if media in BATCHES else None
-        if events is None:
+        mended = _array_with_broken_texts(body) if media in BATCHES else None
+        if mended is None:
             raise UnreadableBody(f"The body is not the JSON it says it is: {error}") from None
+        events = mended
     if len(events) > settings.USAGE_MAX_EVENTS:
         raise BodyTooLarge(
             f"{len(events):,} events in one request; send at most {settings.USAGE_MAX_EVENTS:,}."

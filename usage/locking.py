@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from config.errors import DomainError
 
@@ -218,9 +219,9 @@ def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Stand
     return Standing(profiles, ordered, memberships, of_pools)
 
 
-def _bucket(row: Sequence[object]) -> OpenBucket:
+def _bucket(row: Sequence[Any]) -> OpenBucket:
     number, priority, start, end, models, created, *rest = row
-    return OpenBucket(number, priority, start, end, frozenset(models), created, *rest)  # type: ignore[arg-type]
+    return OpenBucket(number, priority, start, end, frozenset(models), created, *rest)
 
 
 def _memberships(cursor: Cursor, ids: Sequence[int], now: datetime) -> dict[int, list[Membership]]:

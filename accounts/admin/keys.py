@@ -7,12 +7,11 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from config import clock
-from config.admin import ConfirmForm, ReadOnlyAdmin, ask, show_secret, subject_of
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import ConfirmForm, ask, button, show_secret, subject_of
 
 from .. import keys
 from ..models import ApiKey, OutboxMessage
@@ -50,7 +49,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     def has_superuser_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
 
-    @action(description=_("Issue a staff key"), permissions=["superuser"], icon="key")
+    @button(description=_("Issue a staff key"), permissions=["superuser"], icon="key")
     def issue_staff_key(self, request: HttpRequest) -> HttpResponse:
         def perform(form: StaffKeyForm) -> HttpResponse:
             key, token = keys.issue_key(
@@ -73,11 +72,11 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             perform=perform,
         )
 
-    @action(
+    @button(
         description=_("Revoke"),
         permissions=["superuser"],
         icon="key_off",
-        variant=ActionVariant.DANGER,
+        danger=True,
     )
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = subject_of(self, request, object_id, ApiKey)

@@ -7,19 +7,11 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from config import clock
-from config.admin import (
-    ReadOnlyAdmin,
-    ReadOnlyInline,
-    ReasonForm,
-    actor_of,
-    ask,
-    subject_of,
-)
+from config.admin import ReadOnlyAdmin, ReadOnlyInline, display
+from config.buttons import ReasonForm, actor_of, ask, button, subject_of
 
 from .. import lifecycle
 from ..models import Account, NumberAssignment, Subscriber, SubscriberTransition
@@ -93,30 +85,30 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def state_label(self, subscriber: Subscriber) -> tuple[str, str]:
         return subscriber.state, subscriber.get_state_display()
 
-    @action(description=_("Activate"), permissions=[MAY_CHANGE], icon="play_arrow")
+    @button(description=_("Activate"), permissions=[MAY_CHANGE], icon="play_arrow")
     def activate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._step(request, object_id, gettext("Activate"), lifecycle.activate)
 
-    @action(description=_("Suspend"), permissions=[MAY_CHANGE], icon="pause")
+    @button(description=_("Suspend"), permissions=[MAY_CHANGE], icon="pause")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._step(request, object_id, gettext("Suspend"), lifecycle.suspend)
 
-    @action(description=_("Resume"), permissions=[MAY_CHANGE], icon="resume")
+    @button(description=_("Resume"), permissions=[MAY_CHANGE], icon="resume")
     def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._step(request, object_id, gettext("Resume"), lifecycle.resume)
 
-    @action(
+    @button(
         description=_("Terminate"),
         permissions=[MAY_TERMINATE],
         icon="block",
-        variant=ActionVariant.DANGER,
+        danger=True,
     )
     def terminate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._step(
             request, object_id, gettext("Terminate"), lifecycle.terminate, danger=True
         )
 
-    @action(description=_("Change number"), permissions=[MAY_CHANGE], icon="swap_horiz")
+    @button(description=_("Change number"), permissions=[MAY_CHANGE], icon="swap_horiz")
     def change_number(self, request: HttpRequest, object_id: str) -> HttpResponse:
         subscriber = subject_of(self, request, object_id, Subscriber)
 

@@ -34,7 +34,7 @@ class SuperusersOnly(ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, SuperusersOnly):  # type: ignore[misc,type-arg]
+class UserAdmin(DjangoUserAdmin, SuperusersOnly):  # type: ignore[type-arg]
     """Subscribers sign in as users too; the staff among them are one filter away."""
 
     form = UserChangeForm

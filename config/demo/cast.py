@@ -20,17 +20,17 @@ NODES = ("wuxi-sn1-n1", "wuxi-sn1-n2", "wuxi-sn2-n1", "wuxi-sn2-n2")
 
 # What is bought, and how often of a hundred; a pack alone is the one-yuan customer without a plan.
 OFFERS = {
-    "token-9.9": 46,
+    "token-9.9": 38,
     "token-29.9": 12,
     "token-49.9": 5,
     "dev-39.9": 8,
     "dev-159.9": 3,
     "dev-299.9": 1,
     "payg-4": 9,
-    "pack-250k": 6,
-    "pack-400k": 10,
+    "pack-250k": 9,
+    "pack-400k": 15,
 }
-MODELS = {"telechat": 45, "deepseek-v3.2": 25, "glm-5": 15, "telechat-x10": 15}
+MODELS = {"telechat": 40, "deepseek-v3.2": 25, "glm-5": 15, "telechat-x10": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def script(cycle: date, trace: Sequence[TraceRequest]) -> list[list[Turn]]:
     use much and many use little."""
     draw = random.Random(SEED + 1)  # noqa: S311
     cast = members(cycle)
-    shares = list(accumulate(1 / (rank + 3) for rank in range(len(cast))))
+    shares = list(accumulate(1 / (rank + 2) for rank in range(len(cast))))
     turns = []
     for number, request in enumerate(trace):
         while True:

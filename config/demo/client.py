@@ -42,6 +42,16 @@ class Client:
             time.sleep(WAIT_SECONDS)
         raise NoAnswer(f"GET {path} was not answered in {PATIENCE_SECONDS} s")
 
+    def post(self, path: str, body: Any, headers: dict[str, str]) -> requests.Response:
+        """A write that may be sent twice, tried until it is answered; raises NoAnswer."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            response = self.once("POST", path, json=body, headers=headers)
+            if response is not None:
+                return response
+            time.sleep(WAIT_SECONDS)
+        raise NoAnswer(f"POST {path} was not answered in {PATIENCE_SECONDS} s")
+
 
 class NodeClient(Client):
     """A node that knows, after a lost answer, whether its batch was stored: its newest batch tells.

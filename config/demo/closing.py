@@ -15,6 +15,7 @@ from usage.models import Bucket
 from usage.periods import cycle_end
 from usage.tasks import close_buckets
 
+from .patience import patiently
 from .replay import move_clock_to
 
 PATIENCE_SECONDS = 180
@@ -59,6 +60,6 @@ def _until(name: str, task: Any, arguments: list[str], done: Callable[[], bool])
             task.delay(*arguments)
             asked = time.monotonic()
         time.sleep(0.2)
-        if done():
+        if patiently(done):
             return
     raise TooSlow(f"The {name} was not done in {PATIENCE_SECONDS} s; see the worker's log.")

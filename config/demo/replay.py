@@ -5,7 +5,6 @@ where it was, and one that has lived its month does not live it twice.
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from django.db import transaction
 
 from accounts import lifecycle
 from accounts.keys import issue_key
+from accounts.models import ApiKey, Subscriber
 from accounts.reports import living_subscriber
 from config import clock
 from plans.ordering import place_order
@@ -24,9 +24,10 @@ from plans.subscribing import sign_up
 from usage.nodes import NodeExists, create_node
 
 from .cast import NODES, Member, Turn
-from .client import Client, NodeClient
+from .client import Client, NoAnswer, NodeClient
 from .events import event_of
 from .expectation import BOOSTER, Month
+from .patience import patiently
 
 ACTOR = "demo"
 REFUSED_EVERY = 7  # after every seventh batch one that must be refused
@@ -105,7 +106,7 @@ class Replay:
             if fresh:
                 self.progress.step = step + 1
                 self.progress.save(self.file)
-            self.show(step + 1, len(self.batches), sent / self._seconds if sent else 0.0)
+                self.show(step + 1, len(self.batches), sent / self._seconds if sent else 0.0)
         for member in waiting:
             self._join(member, fresh=True)
 
@@ -128,16 +129,7 @@ class Replay:
         if not fresh:
             return
         move_clock_to(member.joins)
-        if member.offer.startswith("pack"):
-            _join_with_pack(member)
-        else:
-            sign_up(
-                msisdn=member.msisdn,
-                plan_code=member.offer,
-                starts_at=member.joins,
-                actor=ACTOR,
-                now=member.joins,
-            )
+        patiently(lambda: _sign_up(member))
 
     def _batch(self, step: int, turns: list[Turn], *, fresh: bool) -> int:
         """Report one batch (and, now and then, one to be refused); returns the events sent."""
@@ -213,9 +205,24 @@ class Replay:
         return self._report(number, spoilt, repeats=0)
 
 
+def _sign_up(member: Member) -> None:
+    """A plan, or a number with a pack on the bill; done again it changes nothing."""
+    if member.offer.startswith("pack"):
+        _sign_up_with_pack(member)
+        return
+    sign_up(
+        msisdn=member.msisdn,
+        plan_code=member.offer,
+        starts_at=member.joins,
+        actor=ACTOR,
+        now=member.joins,
+    )
+
+
 @transaction.atomic
-def _join_with_pack(member: Member) -> None:
-    """A customer without a plan: a number, and a pack on the bill."""
+def _sign_up_with_pack(member: Member) -> None:
+    if Subscriber.objects.filter(msisdn=member.msisdn).exists():
+        return
     account = lifecycle.open_account(kind="person", name=member.msisdn, now=member.joins)
     subscriber = lifecycle.create_subscriber(
         account_id=account.pk,
@@ -238,20 +245,17 @@ def _join_with_pack(member: Member) -> None:
 
 def _buy_booster(base: str, member: Member, *, now: datetime) -> None:
     """Buy a pack on the bill through the subscriber's own API key."""
-    subscriber = living_subscriber(msisdn=member.msisdn)
-    assert subscriber is not None  # it has just used tokens
-    _key, token = issue_key(kind="subscriber", subscriber_id=subscriber.pk, name="demo", now=now)
-    answer = None
+    token = patiently(lambda: _own_key(member, now))
     client = Client(base, token)
-    for _attempt in range(60):
-        answer = client.once(
-            "POST",
-            "/me/orders",
-            json={"plan": BOOSTER, "pay": "bill"},
-            headers={"Idempotency-Key": "demo-booster"},
-        )
-        if answer is not None:
-            break
-        time.sleep(0.5)
-    if answer is None or answer.status_code not in {200, 201}:
-        sys.exit(f"The pack for {member.msisdn} was refused: {answer.text if answer else ''}")
+    order = {"plan": BOOSTER, "pay": "bill"}
+    answer = client.post("/me/orders", order, {"Idempotency-Key": "demo-booster"})
+    if answer.status_code not in {200, 201}:
+        raise NoAnswer(f"The pack for {member.msisdn} was refused: {answer.text}")
+
+
+def _own_key(member: Member, now: datetime) -> str:
+    subscriber = living_subscriber(msisdn=member.msisdn)
+    _key, token = issue_key(
+        kind=ApiKey.Kind.SUBSCRIBER, subscriber_id=subscriber.pk, name="demo", now=now
+    )
+    return token

@@ -65,17 +65,17 @@ def reconcile(*, cycle: date, trace: int, expected: Expected, progress: Progress
 
 def printed(lines: list[Line]) -> str:
     """The table as text."""
-    rows = [
-        (line.name, _amount(line.expected, line.unit), _amount(line.found, line.unit), line)
+    texts = [
+        (line.name, _amount(line.expected, line.unit), _amount(line.found, line.unit))
         for line in lines
     ]
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
-    wide[1], wide[2] = max(wide[1], len("counted apart")), max(wide[2], len("Tokenpack"))
-    head = f"{'':<{wide[0]}}  {'counted apart':>{wide[1]}}  {'Tokenpack':>{wide[2]}}"
+    names, expected, found = (max(len(row[column]) for row in texts) for column in range(3))
+    expected, found = max(expected, len("counted apart")), max(found, len("Tokenpack"))
+    head = f"{'':<{names}}  {'counted apart':>{expected}}  {'Tokenpack':>{found}}"
     body = [
-        f"{name:<{wide[0]}}  {expected:>{wide[1]}}  {found:>{wide[2]}}  "
+        f"{name:<{names}}  {one:>{expected}}  {other:>{found}}  "
         + ("balances" if line.balances else "DIFFERS")
-        for name, expected, found, line in rows
+        for line, (name, one, other) in zip(lines, texts, strict=True)
     ]
     return "\n".join([head, "-" * (len(head) + 10), *body])
 

@@ -9,12 +9,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin.subscribers import AccountAdmin
 from config import clock
-from config.admin import ReadOnlyAdmin, ReadOnlyInline, ask, subject_of
+from config.admin import ReadOnlyAdmin, ReadOnlyInline, display
+from config.buttons import ask, button, subject_of
 from usage.admin.filters import CycleFilter
 from usage.periods import cycle_end, parse_cycle
 
@@ -89,7 +89,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
         address = reverse("admin:invoicing_invoice_download", args=[invoice.pk])
         return format_html('<a class="text-primary-600" href="{}">PDF</a>', address)
 
-    @action(description=_("Download PDF"), permissions=["view"], icon="download")
+    @button(description=_("Download PDF"), permissions=["view"], icon="download")
     def download(self, request: HttpRequest, object_id: str) -> HttpResponse:
         invoice = subject_of(self, request, object_id, Invoice)
         response = HttpResponse(pdf.render(invoice=invoice), content_type="application/pdf")
@@ -114,7 +114,7 @@ class BillRunAdmin(ReadOnlyAdmin):
     ordering = ("-cycle",)
     actions_list = ("run",)
 
-    @action(description=_("Run"), permissions=["invoicing.add_billrun"], icon="play_arrow")
+    @button(description=_("Run"), permissions=["invoicing.add_billrun"], icon="play_arrow")
     def run(self, request: HttpRequest) -> HttpResponse:
         def perform(form: CycleForm) -> str:
             cycle = parse_cycle(form.cleaned_data["cycle"])

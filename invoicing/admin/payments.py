@@ -4,11 +4,10 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 
 from config import clock
-from config.admin import ConfirmForm, ReadOnlyAdmin, ReasonForm, actor_of, ask, subject_of
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import ConfirmForm, ReasonForm, actor_of, ask, button, subject_of
 from config.formatting import yuan
 
 from .. import paying
@@ -56,7 +55,7 @@ class PaymentAdmin(ReadOnlyAdmin):
     def state_label(self, payment: Payment) -> tuple[str, str]:
         return payment.state, payment.get_state_display()
 
-    @action(description=_("Confirm receipt"), permissions=[MAY_SETTLE], icon="check")
+    @button(description=_("Confirm receipt"), permissions=[MAY_SETTLE], icon="check")
     def confirm(self, request: HttpRequest, object_id: str) -> HttpResponse:
         payment = subject_of(self, request, object_id, Payment)
 
@@ -75,11 +74,11 @@ class PaymentAdmin(ReadOnlyAdmin):
             % {"amount": yuan(payment.amount_fen)},
         )
 
-    @action(
+    @button(
         description=_("Reject"),
         permissions=[MAY_SETTLE],
         icon="close",
-        variant=ActionVariant.DANGER,
+        danger=True,
     )
     def reject(self, request: HttpRequest, object_id: str) -> HttpResponse:
         payment = subject_of(self, request, object_id, Payment)

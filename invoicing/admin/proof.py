@@ -9,11 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from config import clock
-from config.admin import ConfirmForm, ReadOnlyAdmin, ask, frame
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import ConfirmForm, ask, button, frame
 from config.formatting import exact_tokens, grouped, yuan
 from usage import proof
 from usage.periods import InvalidPeriod, cycle_of, day_of, previous_cycle
@@ -67,7 +67,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
     def proven_label(self, result: AssuranceResult) -> tuple[str, str]:
         return ("proven", gettext("proven")) if result.proven else ("differs", gettext("differs"))
 
-    @action(description=_("Prove a period"), permissions=["view"], icon="balance")
+    @button(description=_("Prove a period"), permissions=["view"], icon="balance")
     def prove(self, request: HttpRequest) -> HttpResponse:
         """GET only: the proof reads and stores nothing."""
         today = day_of(clock.now())
@@ -89,7 +89,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
         }
         return TemplateResponse(request, "admin/invoicing/assurance.html", context)
 
-    @action(description=_("Compare with nodes"), permissions=["view"], icon="dns")
+    @button(description=_("Compare with nodes"), permissions=["view"], icon="dns")
     def by_node(self, request: HttpRequest) -> HttpResponse:
         """GET only, as the proof of a period."""
         today = day_of(clock.now())
@@ -112,7 +112,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
         }
         return TemplateResponse(request, "admin/invoicing/node_assurance.html", context)
 
-    @action(description=_("Verify the ledger"), permissions=["view"], icon="fact_check")
+    @button(description=_("Verify the ledger"), permissions=["view"], icon="fact_check")
     def verify(self, request: HttpRequest) -> HttpResponse:
         def perform(form: ConfirmForm) -> str | HttpResponse:
             differences = proof.verify()

@@ -36,7 +36,9 @@ OpenPage = Callable[[ViewportSize], Page]
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
-        pytest.fail("Install Chromium: apt-get install -y chromium fonts-noto-cjk")
+        what = "Install Chromium: apt-get install -y chromium fonts-noto-cjk"
+        # A newcomer's machine may lack a browser; where the suite must be whole, it may not.
+        pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
     # Playwright's loop makes Django think that the test itself is asynchronous.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:

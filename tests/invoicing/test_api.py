@@ -1,17 +1,21 @@
 """Invoices, payments, bill runs and the proof over HTTP: who may see and do what."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 import time_machine
 from django.conf import settings
+from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from accounts import keys
 from accounts.models import Subscriber
-from invoicing import paying
-from invoicing.models import Invoice, Payment
+from config.celery import app
+from invoicing import billrun, paying, tasks
+from invoicing.models import Invoice, Payment, WebhookEvent
 from plans.models import Order
+from usage.models import Bucket
 
 from .conftest import OCTOBER, Debtors
 
@@ -42,6 +46,14 @@ def _with(token: str) -> APIClient:
 @pytest.fixture
 def payer(invoice: Invoice) -> Subscriber:
     return invoice.account.subscribers.get()
+
+
+@pytest.fixture
+def worker_in_this_process() -> Iterator[None]:
+    """The worker's part runs at once and here, so that its outcome can be seen."""
+    app.conf.task_always_eager = True
+    yield
+    app.conf.task_always_eager = False
 
 
 def test_a_subscriber_sees_their_invoice_and_a_stranger_does_not(
@@ -181,15 +193,13 @@ def test_a_list_of_invoices_costs_the_same_however_long(
     rates: None,
     debtors: Debtors,
     after_october: datetime,
-    django_assert_max_num_queries: pytest.FixtureLookupError,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    from invoicing import billrun
-
     for _ in range(12):
         debtors.charge(debtors.account())
     billrun.bill_cycle(cycle=OCTOBER, now=after_october)
     reader = staff(after_october, "invoices:read")
-    with django_assert_max_num_queries(4):  # type: ignore[operator]
+    with django_assert_max_num_queries(4):
         assert len(reader.get("/api/v1/invoices").json()["results"]) == 12
 
 
@@ -219,3 +229,65 @@ def test_without_a_webhook_secret_every_message_is_refused(db: None) -> None:
     answer = APIClient().post("/api/v1/webhooks/stripe", {"id": "evt_1", "type": "x"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_signature")
     assert paying.offered_methods() == ["offline"]
+
+
+def test_a_bill_run_asked_for_over_the_api_bills_in_the_background(
+    rates: None,
+    debtors: Debtors,
+    after_october: datetime,
+    worker_in_this_process: None,
+) -> None:
+    debtors.charge(debtors.account())
+    finance = staff(after_october, "invoices:write")
+    with time_machine.travel(after_october, tick=False):
+        answers = [finance.post("/api/v1/bill-runs", {"cycle": "2026-10"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert Invoice.objects.get().gross_fen == 990
+
+
+def test_a_message_that_could_not_be_handled_at_once_is_found_and_handled_once(
+    pack_order: Order, after_october: datetime, worker_in_this_process: None
+) -> None:
+    payment = Payment.objects.create(
+        account_id=pack_order.subscriber.account_id,
+        order=pack_order,
+        method="card",
+        amount_fen=100,
+        stripe_id="pi_1",
+        key="k",
+        created_at=after_october,
+    )
+    intent = {"id": "pi_1", "status": "succeeded", "amount": 100, "currency": "cny"}
+    for number, kind in enumerate(["payment_intent.succeeded", "customer.created"]):
+        WebhookEvent.objects.create(
+            provider_id=f"evt_{number}",
+            kind=kind,
+            body={"data": {"object": intent}},
+            received_at=after_october,
+        )
+    for _ in range(2):
+        tasks.settle_payments()
+    payment.refresh_from_db()
+    assert payment.state == "succeeded"
+    assert Bucket.objects.count() == 1
+    outcomes = WebhookEvent.objects.order_by("id").values_list("outcome", flat=True)
+    assert list(outcomes) == ["succeeded", "ignored"]
+
+
+def test_an_order_that_was_paid_but_not_fulfilled_is_found_and_fulfilled(
+    pack_order: Order, after_october: datetime
+) -> None:
+    Payment.objects.create(
+        account_id=pack_order.subscriber.account_id,
+        order=pack_order,
+        method="card",
+        state="succeeded",
+        amount_fen=100,
+        key="k",
+        created_at=after_october,
+    )
+    for _ in range(2):
+        tasks.settle_payments()
+    pack_order.refresh_from_db()
+    assert pack_order.state == "fulfilled"
+    assert Bucket.objects.count() == 1

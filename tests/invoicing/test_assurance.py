@@ -202,7 +202,6 @@ def test_beat_bills_the_month_that_ended_from_two_in_the_morning_until_it_is_don
 def test_the_nightly_proof_keeps_one_result_a_day_and_on_the_first_one_of_the_month(
     billed: None, after_october: datetime
 ) -> None:
-    Overage.objects.all().delete()
     with time_machine.travel(after_october, tick=False):
         tasks.assure_yesterday()
         tasks.assure_yesterday()

@@ -7,7 +7,7 @@ from django.db import IntegrityError, connection, transaction
 
 from invoicing import billrun
 from invoicing.models import Invoice, InvoiceLine
-from usage.models import InferenceModel
+from usage.models import InferenceModel, Overage
 
 from .conftest import NOVEMBER, OCTOBER, Debtors
 
@@ -85,3 +85,9 @@ def test_an_account_has_one_invoice_a_cycle(invoice: Invoice) -> None:
     invoice.state = Invoice.State.DRAFT
     with pytest.raises(IntegrityError, match="invoice_once_per_cycle"), transaction.atomic():
         invoice.save(force_insert=True)
+
+
+@pytest.mark.parametrize("line", [None, 999_999])
+def test_billed_overage_stays_on_its_line(invoice: Invoice, line: int | None) -> None:
+    with pytest.raises(IntegrityError, match="bills it already"), transaction.atomic():
+        Overage.objects.update(invoice_line_id=line)

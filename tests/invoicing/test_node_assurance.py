@@ -99,7 +99,7 @@ def test_ra_01_a_day_reconciles_to_the_token(node: Node, subscriber: Subscriber)
     grant(subscriber, 899_000_000)
     accepted = [event(f"e{number}", 1_008_000) for number in range(989)]
     accepted.append(event("e989", 998_200_000 - 989 * 1_008_000))
-    stranger = {"subject": "+8613999999999"}
+    stranger: dict[str, Any] = {"subject": "+8613999999999"}
     rejected = [event(f"r{number}", 600_000, **stranger) for number in range(3)]
     for start in range(0, 990, 110):
         send(node, *accepted[start : start + 110])

@@ -6,8 +6,8 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Subscriber
-from usage.granting import Grant, grant_many
-from usage.ledger import GrantReused
+from usage.granting import grant_many
+from usage.ledger import Grant, GrantReused
 from usage.models import Bucket, ChargingProfile, LedgerEntry
 from usage.proof import verify
 

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import connection, transaction
@@ -27,6 +28,7 @@ from rest_framework.test import APIClient
 from accounts import lifecycle
 from accounts.models import Subscriber
 from usage import callbacks, webhooks
+from usage.database import fast_cursor
 from usage.granting import grant_many
 from usage.ledger import Grant
 from usage.models import Callback, Node, QuotaSession
@@ -56,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((self.headers, body))
+        self.server.got.append((cast(HTTPMessage, self.headers), body))
         if self.server.drip:
             try:
                 for _byte in range(40):
@@ -110,7 +112,7 @@ def told() -> list[tuple[str, str]]:
 
 
 def announce(owner: Subscriber, cause: str, kind: str = "REAUTHORIZE") -> None:
-    with transaction.atomic(), callbacks.fast_cursor() as cursor:
+    with transaction.atomic(), fast_cursor() as cursor:
         callbacks.announce(cursor, subscriber_ids=[owner.pk], kind=kind, cause=cause, now=NOON)
 
 

@@ -139,7 +139,9 @@ def test_old_samples_are_forgotten(node: Node) -> None:
 
 
 def post(client: APIClient, body: Any, **more: Any) -> Any:
-    kind = {"content_type": "text/plain; version=0.0.4"} if isinstance(body, str) else {}
+    kind: dict[str, Any] = (
+        {"content_type": "text/plain; version=0.0.4"} if isinstance(body, str) else {}
+    )
     query = more.pop("query", "")
     return client.post(f"/api/v1/nodes/me/counters{query}", body, **kind, **more)
 

@@ -36,6 +36,7 @@ def test_an_unknown_subscribers_usage_counts_once_it_is_known(node: Node, accoun
     join(account)
     assert replay(held(state="open")) == (1, 0, 0, 0)
     settled = QuarantinedEvent.objects.get(state="replayed")
+    assert settled.replay_batch_id is not None
     batch = UsageBatch.objects.get(pk=settled.replay_batch_id)
     assert (batch.kind, settled.settled_by, batch.node_id) == ("replay", "clerk", node.pk)
     with pytest.raises(ReplayRefused):

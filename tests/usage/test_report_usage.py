@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("clock_at_noon", "subscriber")
 
 def post(client: APIClient, body: Any, kind: str = BATCH, **headers: str) -> Any:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return client.generic("POST", URL, data, content_type=kind, **headers)
+    return client.generic("POST", URL, data, content_type=kind, **headers)  # type: ignore[arg-type]
 
 
 def problem(response: Any, status: int, code: str) -> dict[str, Any]:

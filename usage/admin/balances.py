@@ -5,22 +5,21 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Max, QuerySet
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RangeDateTimeFilter
-from unfold.decorators import display
 
 from accounts.admin.subscribers import SubscriberAdmin
-from accounts.models import NumberAssignment
-from config.admin import ReadOnlyAdmin, ReadOnlyInline, link_to, phone_spellings
+from config.admin import ExactSearch, ReadOnlyAdmin, ReadOnlyInline, display
 from config.formatting import exact_tokens
 
 from ..ingest import EVENTS_PER_BATCH
 from ..models import Bucket, ChargingProfile, LedgerEntry, UsageBatch
-from .filters import NamingAdmin
+from .filters import NamingAdmin, holders
 
 # How many of the newest batches the ledger shows before anything is searched.
 NEWEST_BATCHES = 20
+# And of how many of a subscriber's buckets it shows the entries.
+MOST_BUCKETS = 1_000
 
 
 class BucketAmounts:
@@ -102,8 +101,8 @@ class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
 
     list_display = (
         "recorded_at",
-        "number_link",
-        "bucket_link",
+        "subscriber_id",
+        "bucket_id",
         "kind_label",
         "amount_mt",
         "event_id",
@@ -130,23 +129,11 @@ class LedgerEntryAdmin(NamingAdmin, ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        holders = NumberAssignment.objects.filter(msisdn__in=phone_spellings(term))
-        buckets = Bucket.objects.filter(subscriber_id__in=holders.values("subscriber_id"))
-        ids = list(buckets.order_by("-id").values_list("id", flat=True)[:1000])
+        buckets = Bucket.objects.filter(subscriber_id__in=holders(search_term))
+        ids = list(buckets.order_by("-id").values_list("id", flat=True)[:MOST_BUCKETS])
         if ids:
             return queryset.filter(bucket_id__in=ids), False
-        return super().get_search_results(request, queryset, term)
-
-    @display(description=_("Subscriber"))
-    def number_link(self, entry: Any) -> SafeString:
-        return link_to("accounts_subscriber", entry.subscriber_id, entry.number)
-
-    @display(description=_("Bucket"))
-    def bucket_link(self, entry: LedgerEntry) -> SafeString:
-        return link_to("usage_bucket", entry.bucket_id, entry.bucket_id)
+        return ExactSearch.get_search_results(self, request, queryset, search_term)
 
     @display(
         description=_("Kind"),

@@ -10,21 +10,20 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from config import clock
-from config.admin import (
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import (
     ConfirmForm,
-    ReadOnlyAdmin,
     ReasonForm,
     actor_of,
     ask,
-    link_to,
+    button,
     page_of,
     subject_of,
 )
+from config.columns import link_to
 from config.formatting import exact_tokens
 
 from .. import rerating, tasks, weights
@@ -145,7 +144,7 @@ class ReratingAdmin(NamingAdmin, ReadOnlyAdmin):
         )
         return format_html_join("", "<div>{}: {} → {} ({})</div>", rows)
 
-    @action(description=_("Rate a period again"), permissions=["rate"], icon="calculate")
+    @button(description=_("Rate a period again"), permissions=["rate"], icon="calculate")
     def rate_again(self, request: HttpRequest) -> HttpResponse:
         def perform(form: RateAgainForm) -> HttpResponse:
             values = form.cleaned_data
@@ -169,9 +168,7 @@ class ReratingAdmin(NamingAdmin, ReadOnlyAdmin):
             description=gettext("A dry run first: it reports the differences and moves nothing."),
         )
 
-    @action(
-        description=_("Apply"), permissions=["apply"], icon="check", variant=ActionVariant.DANGER
-    )
+    @button(description=_("Apply"), permissions=["apply"], icon="check", danger=True)
     def apply(self, request: HttpRequest, object_id: str) -> HttpResponse:
         found = subject_of(self, request, object_id, Rerating)
 
@@ -224,7 +221,7 @@ class WeightAdmin(ReadOnlyAdmin):
     def has_correct_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return request.user.has_perm(MAY_CORRECT_WEIGHT)
 
-    @action(description=_("Correct"), permissions=["correct"], icon="scale")
+    @button(description=_("Correct"), permissions=["correct"], icon="scale")
     def correct(self, request: HttpRequest, object_id: str) -> HttpResponse:
         weight = subject_of(self, request, object_id, Weight)
 

@@ -5,28 +5,18 @@ from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from accounts.models import NumberAssignment
 from config import clock
-from config.admin import (
-    ReadOnlyAdmin,
-    ReasonForm,
-    actor_of,
-    ask,
-    is_id,
-    link_to,
-    phone_spellings,
-    subject_of,
-)
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import ReasonForm, actor_of, ask, button, subject_of
+from config.columns import link_to
 from config.formatting import exact_tokens
 
 from .. import corrections
@@ -82,8 +72,8 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
 
     list_display = (
         "occurred_at",
-        "subscriber_link",
-        "model_code",
+        "subscriber_id",
+        "model_id",
         "input_tokens",
         "cached_tokens",
         "output_tokens",
@@ -95,6 +85,7 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
     list_display_links = ("occurred_at",)
     list_filter = (DayFilter, ModelFilter, NodeFilter, BatchFilter, "late")
     search_texts = ("source", "event_id")
+    search_ids = ("subscriber_id",)
     search_help_text = _("A phone number, a source, an event's id, or source/id.")
     ordering = ("-occurred_at",)
     sortable_by = ("occurred_at",)
@@ -108,28 +99,13 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        holders = NumberAssignment.objects.filter(msisdn__in=phone_spellings(term))
-        ids = set(holders.values_list("subscriber_id", flat=True))
-        if ids:
-            return queryset.filter(subscriber_id__in=ids), False
-        found = Q(source=term) | Q(event_id=term)
-        if is_id(term):
-            found |= Q(subscriber_id=int(term))
-        source, slash, event_id = term.rpartition("/")
+        source, slash, event_id = search_term.strip().rpartition("/")
         if slash:
-            found |= Q(source=source, event_id=event_id)
-        return queryset.filter(found), False
-
-    @display(description=_("Subscriber"))
-    def subscriber_link(self, event: Any) -> SafeString:
-        return link_to("accounts_subscriber", event.subscriber_id, event.number)
-
-    @display(description=_("Model"))
-    def model_code(self, event: Any) -> str:
-        return str(event.model_code)
+            return queryset.filter(source=source, event_id=event_id), False
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(
+            request, queryset, search_term
+        )
+        return found
 
     @display(description=_("Late"), label="warning")
     def late_label(self, event: UsageEvent) -> str:
@@ -169,7 +145,7 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
         )
         return format_html_join("", "<div>{}: {} ({}: {})</div>", rows)
 
-    @action(description=_("Amend"), permissions=["correct"], icon="edit_note")
+    @button(description=_("Amend"), permissions=["correct"], icon="edit_note")
     def amend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         event = subject_of(self, request, object_id, UsageEvent)
 
@@ -200,12 +176,7 @@ class UsageEventAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
             ),
         )
 
-    @action(
-        description=_("Void"),
-        permissions=["correct"],
-        icon="undo",
-        variant=ActionVariant.DANGER,
-    )
+    @button(description=_("Void"), permissions=["correct"], icon="undo", danger=True)
     def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
         event = subject_of(self, request, object_id, UsageEvent)
 

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import F, Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext_lazy as _
@@ -15,8 +15,9 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.models import Subscriber
+from accounts.models import NumberAssignment, Subscriber
 from config import clock
+from config.admin import phone_spellings
 
 from ..ingest import EVENTS_PER_BATCH
 from ..models import InferenceModel, Node, UsageTally
@@ -158,7 +159,7 @@ class NamingAdmin(ModelAdmin):  # type: ignore[misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
-        fields = {field.attname for field in self.model._meta.concrete_fields}
+        fields = _columns(self.model)
         if "subscriber_id" in fields:
             numbers = Subscriber.objects.filter(id=OuterRef("subscriber_id"))
             rows = rows.annotate(number=Subquery(numbers.values("msisdn")[:1]))
@@ -169,6 +170,27 @@ class NamingAdmin(ModelAdmin):  # type: ignore[misc]
             nodes = Node.objects.filter(id=OuterRef("node_id"))
             rows = rows.annotate(node_name=Subquery(nodes.values("name")[:1]))
         return rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        ids = holders(search_term) if "subscriber_id" in _columns(self.model) else []
+        if ids:
+            return queryset.filter(subscriber_id__in=ids), False
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(
+            request, queryset, search_term
+        )
+        return found
+
+
+def holders(term: str) -> list[int]:
+    """The subscribers who hold or held the number that was typed, if it is one."""
+    held = NumberAssignment.objects.filter(msisdn__in=phone_spellings(term))
+    return sorted(set(held.values_list("subscriber_id", flat=True))) if term.strip() else []
+
+
+def _columns(model: type[Model]) -> set[str]:
+    return {field.attname for field in model._meta.concrete_fields}
 
 
 def day_in(request: HttpRequest) -> date | None:

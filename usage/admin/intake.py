@@ -11,11 +11,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import AllValuesCheckboxFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 
 from config import clock
-from config.admin import ConfirmForm, ReadOnlyAdmin, actor_of, ask, subject_of
+from config.admin import ReadOnlyAdmin, display
+from config.buttons import ConfirmForm, actor_of, ask, button, subject_of
 from config.errors import DomainError
 
 from .. import quarantine
@@ -30,15 +29,11 @@ MOST_AT_ONCE = 1_000
 
 @admin.register(UsageBatch)
 class UsageBatchAdmin(DailyAdmin, NamingAdmin, ReadOnlyAdmin):
-    list_display = ("id", "received_at", "node_name", "kind", *COUNTS, "accepted_mt")
+    list_display = ("id", "received_at", "node_id", "kind", *COUNTS, "accepted_mt")
     list_filter = (ReceivedDayFilter, NodeFilter, "kind")
     search_ids = ("id",)
     sortable_by = ()
     readonly_fields = ("by_day",)
-
-    @display(description=_("Node"))
-    def node_name(self, batch: Any) -> str:
-        return str(batch.node_name)
 
     @display(description=_("Events by day of use"))
     def by_day(self, batch: UsageBatch) -> SafeString:
@@ -108,18 +103,19 @@ class QuarantinedEventAdmin(NamingAdmin, ReadOnlyAdmin):
         label={"open": "warning", "replayed": "success", "dismissed": "info"},
     )
     def state_label(self, event: QuarantinedEvent) -> tuple[str, str]:
-        return event.state, event.get_state_display()
+        waiting = event.state == QuarantinedEvent.State.OPEN
+        return event.state, gettext("unsettled") if waiting else event.get_state_display()
 
-    @action(description=_("Replay"), permissions=["settle"], icon="replay")
+    @button(description=_("Replay"), permissions=["settle"], icon="replay")
     def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
         explain = gettext("The event is judged again as it arrived: counted, or refused once more.")
         return self._settle(request, object_id, gettext("Replay"), explain, self._replay)
 
-    @action(
+    @button(
         description=_("Dismiss"),
         permissions=["settle"],
         icon="delete_sweep",
-        variant=ActionVariant.DANGER,
+        danger=True,
     )
     def dismiss(self, request: HttpRequest, object_id: str) -> HttpResponse:
         explain = gettext("The event stays as evidence and is never counted.")

@@ -7,20 +7,12 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from accounts import keys
 from config import clock
-from config.admin import (
-    ConfirmForm,
-    ReadOnlyAdmin,
-    ReadOnlyInline,
-    ask,
-    show_secret,
-    subject_of,
-)
+from config.admin import ReadOnlyAdmin, ReadOnlyInline, display, moment
+from config.buttons import ConfirmForm, ask, button, show_secret, subject_of
 
 from .. import callbacks, nodes, sequences, weights
 from ..models import InferenceModel, Node, NodeKey, Weight
@@ -50,16 +42,16 @@ class NodeKeyInline(ReadOnlyInline):
         return row.api_key.public_id
 
     @display(description=_("Created"))
-    def created(self, row: NodeKey) -> Any:
-        return row.api_key.created_at
+    def created(self, row: NodeKey) -> str | None:
+        return moment(row.api_key.created_at)
 
     @display(description=_("Last used"))
-    def last_used(self, row: NodeKey) -> Any:
-        return row.api_key.last_used_at
+    def last_used(self, row: NodeKey) -> str | None:
+        return moment(row.api_key.last_used_at)
 
     @display(description=_("Revoked"))
-    def revoked(self, row: NodeKey) -> Any:
-        return row.api_key.revoked_at
+    def revoked(self, row: NodeKey) -> str | None:
+        return moment(row.api_key.revoked_at)
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).select_related("api_key", "node")
@@ -87,7 +79,7 @@ class NodeAdmin(ReadOnlyAdmin):
         found = sequences.sequence_of(node_id=node.pk).gaps
         return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in found)
 
-    @action(description=_("Create a node"), permissions=["usage.add_node"], icon="add")
+    @button(description=_("Create a node"), permissions=["usage.add_node"], icon="add")
     def create(self, request: HttpRequest) -> HttpResponse:
         def perform(form: NodeForm) -> HttpResponse:
             node, token = nodes.create_node(
@@ -104,7 +96,7 @@ class NodeAdmin(ReadOnlyAdmin):
             self, request, title=gettext("Create a node"), form_class=NodeForm, perform=perform
         )
 
-    @action(description=_("New key"), permissions=[MAY_CHANGE_NODE], icon="key")
+    @button(description=_("New key"), permissions=[MAY_CHANGE_NODE], icon="key")
     def new_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         node = subject_of(self, request, object_id, Node)
 
@@ -127,7 +119,7 @@ class NodeAdmin(ReadOnlyAdmin):
             ),
         )
 
-    @action(description=_("New callback secret"), permissions=[MAY_CHANGE_NODE], icon="vpn_key")
+    @button(description=_("New callback secret"), permissions=[MAY_CHANGE_NODE], icon="vpn_key")
     def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
         node = subject_of(self, request, object_id, Node)
 
@@ -152,29 +144,22 @@ class NodeAdmin(ReadOnlyAdmin):
 
 @admin.register(NodeKey)
 class NodeKeyAdmin(ReadOnlyAdmin):
-    list_display = ("node", "public_id", "last_used_at", "revoked_at")
+    list_display = (
+        "node",
+        "api_key__public_id",
+        "api_key__last_used_at",
+        "api_key__revoked_at",
+    )
     list_select_related = ("node", "api_key")
     search_texts = ("node__name", "api_key__public_id")
     actions_detail = ("revoke",)
     fitting = {"revoke": lambda row: row.api_key.revoked_at is None}
 
-    @display(description=_("Public id"))
-    def public_id(self, row: NodeKey) -> str:
-        return row.api_key.public_id
-
-    @display(description=_("Last used"))
-    def last_used_at(self, row: NodeKey) -> Any:
-        return row.api_key.last_used_at
-
-    @display(description=_("Revoked"))
-    def revoked_at(self, row: NodeKey) -> Any:
-        return row.api_key.revoked_at
-
-    @action(
+    @button(
         description=_("Revoke"),
         permissions=[MAY_CHANGE_NODE],
         icon="key_off",
-        variant=ActionVariant.DANGER,
+        danger=True,
     )
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = subject_of(self, request, object_id, NodeKey)
@@ -251,7 +236,7 @@ class InferenceModelAdmin(ReadOnlyAdmin):
     actions_list = ("put",)
     actions_detail = ("put_weight",)
 
-    @action(description=_("Add a model"), permissions=["usage.add_inferencemodel"], icon="add")
+    @button(description=_("Add a model"), permissions=["usage.add_inferencemodel"], icon="add")
     def put(self, request: HttpRequest) -> HttpResponse:
         def perform(form: ModelForm) -> str:
             aliases = [text.strip() for text in form.cleaned_data["aliases"].split(",")]
@@ -268,7 +253,7 @@ class InferenceModelAdmin(ReadOnlyAdmin):
             self, request, title=gettext("Add a model"), form_class=ModelForm, perform=perform
         )
 
-    @action(description=_("New weight"), permissions=[MAY_CHANGE_MODEL], icon="scale")
+    @button(description=_("New weight"), permissions=[MAY_CHANGE_MODEL], icon="scale")
     def put_weight(self, request: HttpRequest, object_id: str) -> HttpResponse:
         model = subject_of(self, request, object_id, InferenceModel)
 

@@ -5,9 +5,9 @@ from typing import Any
 from django.contrib import admin
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
-from config.admin import ReadOnlyAdmin, link_to
+from config.admin import ReadOnlyAdmin, display
+from config.columns import link_to
 from config.formatting import exact_tokens, grouped
 
 from ..models import QuotaSession, UsageLimit

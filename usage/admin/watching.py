@@ -4,9 +4,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
-from config.admin import ReadOnlyAdmin
+from config.admin import ReadOnlyAdmin, display
 
 from ..models import Callback, NodeCounter
 from .filters import NamingAdmin, NodeFilter

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.authentication import KeyAuthentication
+from accounts.models import ApiKey
 from accounts.permissions import scope_required
 from config import clock
 
@@ -40,13 +41,19 @@ class BatchAnswer(serializers.Serializer[Any]):
     duplicate = serializers.IntegerField()
     conflict = serializers.IntegerField()
     rejected = serializers.IntegerField()
-    errors = EventError(many=True)
+    errors = EventError(many=True)  # type: ignore[assignment]  # fields are no attributes
     exhausted = ExhaustedSubject(many=True)
+
+
+def key_of(request: Request) -> ApiKey:
+    """The key that these views let in."""
+    assert isinstance(request.auth, ApiKey)
+    return request.auth
 
 
 def node_of(request: Request) -> Node:
     """The node behind the key; a key with a node's scopes always has one."""
-    return Node.objects.get(node_keys__api_key=request.auth)
+    return Node.objects.get(node_keys__api_key=key_of(request))
 
 
 class BatchQuery(serializers.Serializer[Any]):
@@ -168,7 +175,7 @@ class WhoAmI(APIView):
                 "name": node.name,
                 "cluster": node.cluster,
                 "sources": node.sources,
-                "scopes": request.auth.scopes,
+                "scopes": key_of(request).scopes,
                 "last_batch": batches.values_list("id", flat=True).first(),
                 "last_sequence": numbers.last,
                 "gaps": numbers.gaps,

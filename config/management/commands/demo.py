@@ -19,12 +19,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from config import clock
-from config.demo.cast import MEMBERS, members, script
+from config.demo.cast import MEMBERS, Member, members, script
 from config.demo.client import NoAnswer
 from config.demo.closing import TooSlow, close_month
 from config.demo.expectation import Month
 from config.demo.replay import Progress, Replay, move_clock_to
 from config.demo.table import printed, reconcile
+from config.demo.today import go_on, to_sign_in_as
 from config.demo.trace import stretched
 from config.local.programs import all_programs
 from config.local.servers import local_servers
@@ -69,9 +70,8 @@ class Command(BaseCommand):
             try:
                 with supervisor:
                     self._wait_until_up()
-                    balanced = self._live()
+                    balanced = self._live(serve=not options["exit"])
                     if not options["exit"]:
-                        self._say_where()
                         supervisor.wait()
             except (GaveUp, NoAnswer, TooSlow) as failure:
                 raise CommandError(f"{failure} Logs: {settings.VAR_DIR / 'log'}") from failure
@@ -107,7 +107,8 @@ class Command(BaseCommand):
             time.sleep(0.3)
         raise NoAnswer(f"{settings.PUBLIC_URL}/readyz did not answer in {UP_SECONDS} s.")
 
-    def _live(self) -> bool:
+    def _live(self, *, serve: bool) -> bool:
+        """The month, its table and, to be served, what comes after; whether the table balances."""
         file = settings.VAR_DIR / "demo.json"
         progress = Progress.load(file)
         if progress is None:
@@ -143,6 +144,9 @@ class Command(BaseCommand):
             if balanced
             else "Some lines differ; see `manage.py verify_ledger` and `manage.py assurance`.\n"
         )
+        if serve:
+            go_on(base=settings.PUBLIC_URL, batches=batches, progress=progress, now=clock.now())
+            self._say_where(to_sign_in_as(batches, progress.exhausted))
         return balanced
 
     def _show(self, done: int, of: int, rate: float) -> None:
@@ -158,10 +162,10 @@ class Command(BaseCommand):
     def _say(self, text: str) -> None:
         self.stderr.write(text)
 
-    def _say_where(self) -> None:
+    def _say_where(self, member: Member) -> None:
         self.stdout.write(
             f"""
-portal  {settings.PUBLIC_URL}/           number +8619900000000, code {SIGN_IN_CODE}
+portal  {settings.PUBLIC_URL}/           number {member.msisdn}, code {SIGN_IN_CODE}
 admin   {settings.PUBLIC_URL}/admin/     admin, catalogue, support, finance or auditor; \
 password {STAFF_PASSWORD}
 API     {settings.PUBLIC_URL}/api/docs/

@@ -19,7 +19,8 @@ class Command(BaseCommand):
         servers = local_servers()
         with servers:
             call_command("migrate", interactive=False, verbosity=options["verbosity"])
-            call_command("load_catalogue")
+            for command in ("setup_roles", "load_catalogue", "make_partitions"):
+                call_command(command)
             connections.close_all()
             supervisor = Supervisor(all_programs(), servers=servers)
             on_stop_signals(supervisor.request_stop)
