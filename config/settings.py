@@ -221,6 +221,10 @@ SPECTACULAR_SETTINGS = {
     # Several things have a state or a kind; each gets a name that says whose.
     "ENUM_NAME_OVERRIDES": {
         "AccountKind": "accounts.models.Account.Kind",
+        "PoolKind": "usage.models.Pool.Kind",
+        "AmendmentKind": "usage.models.Amendment.Kind",
+        "MovementKind": "usage.models.Movement.Kind",
+        "BucketKind": "usage.models.Bucket.Kind",
         "OrderState": "plans.models.Order.State",
         "SubscriberState": "accounts.models.Subscriber.State",
         "PaymentAttemptState": "invoicing.models.Payment.State",

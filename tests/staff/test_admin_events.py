@@ -37,7 +37,7 @@ def test_a_day_ends_at_midnight_in_shanghai(carrier: Carrier, auditor: Client) -
 
 def test_events_are_found_by_number_source_id_and_batch(carrier: Carrier, auditor: Client) -> None:
     day = "2026-10-05"
-    batch = UsageBatch.objects.get()
+    batch = UsageBatch.objects.get(kind="events")
     assert found(auditor, day=day, q="139 0000 0001") == ["req-1", "req-2"]
     assert found(auditor, day=day, q="13900000002") == []
     assert found(auditor, day=day, q="req-2") == ["req-2"]
@@ -80,10 +80,10 @@ def test_the_ledger_opens_on_the_newest_debits_and_finds_a_whole_bucket(
 ) -> None:
     address = reverse("admin:usage_ledgerentry_changelist")
     newest = auditor.get(address).context["cl"].result_list
-    assert [row.kind for row in newest] == ["debit", "debit"]
+    assert [row.kind for row in newest] == ["refund", "debit", "debit"]
     for term in ("13900000001", str(newest[0].bucket_id)):
         rows = auditor.get(address, {"q": term}).context["cl"].result_list
-        assert [row.kind for row in rows] == ["debit", "debit", "grant"]
+        assert [row.kind for row in rows] == ["refund", "debit", "debit", "grant"]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_the_auditor_proves_a_period_and_nothing_is_written(
     page = auditor.get(reverse("admin:invoicing_assuranceresult_prove"), PERIOD, headers=ENGLISH)
     identities = page.context["identities"]
     assert [row["holds"] for row in identities] == [True] * len(identities)
-    assert (identities[0]["left"], identities[1]["left"]) == ("3", "600")
+    assert (identities[0]["left"], identities[1]["left"]) == ("3", "500")
     assert AssuranceResult.objects.count() == 1
 
 

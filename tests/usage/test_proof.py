@@ -51,8 +51,8 @@ DAMAGE = {
         "VALUES (99, 1, 'adjustment', 5, now())",
     ),
     "0 <= reserved <= remaining <= granted + adjusted": (
-        "ALTER TABLE usage_bucket DROP CONSTRAINT bucket_reserved_within_remaining",
-        "UPDATE usage_bucket SET reserved_mt = remaining_mt + 1",
+        "ALTER TABLE usage_bucket DROP CONSTRAINT bucket_remaining_within_granted",
+        "UPDATE usage_bucket SET granted_mt = remaining_mt - 1",
     ),
     "batch = its events and what paid for them": (
         "UPDATE usage_usageevent SET batch_id = batch_id + 1 WHERE event_id = 'e1'",
@@ -61,7 +61,7 @@ DAMAGE = {
         "UPDATE usage_usageevent SET occurred_at = occurred_at + interval '1 day' "
         "WHERE event_id = 'e1'",
     ),
-    "batch debits = its ledger entries": (
+    "batch debits = its ledger entries, refunds taken off": (
         "UPDATE usage_ledgerentry SET event_id = event_id + 16384 WHERE kind = 'debit'",
     ),
     "batch overage = its overage rows": (
@@ -75,6 +75,28 @@ DAMAGE = {
     ),
     "cycle totals = overage rows": (
         "UPDATE usage_cycleoverage SET priced_mt = priced_mt - 1, uncovered_mt = uncovered_mt + 1",
+    ),
+    "an amended event has no less than nothing, a voided one nothing": (
+        "INSERT INTO usage_amendment (id, batch_id, event_id, subscriber_id, model_id, weight_id, "
+        "kind, occurred_at, recorded_at, input_tokens, cached_tokens, output_tokens, "
+        "reasoning_tokens, mt, actor, reason, key) SELECT 1, 0, id, subscriber_id, "
+        "model_id, weight_id, 'void', occurred_at, now(), 0, 0, 0, 0, 0, 'x', 'x', 'x' "
+        "FROM usage_usageevent WHERE event_id = 'e1'",
+    ),
+    "pool usage of a member = its debits of the pool's buckets": (
+        "INSERT INTO usage_poolusage (pool_id, subscriber_id, day, mt) VALUES (1, 1, now(), 5)",
+    ),
+    "what rolled over = what was granted for it": (
+        "UPDATE usage_bucket SET key = 'rollover:0'",
+    ),
+    "bucket reserved = what open sessions hold": (
+        "INSERT INTO usage_quotasession (ref, node_id, session, subject, model, state, sequence, "
+        "granted_mt, hold_bucket_ids, hold_mts, hold_payg_mt, notify_url, created_at, "
+        "supervised_until) SELECT 'qs_x', 1, 's', '+1', 'plain', 'open', 0, 5, ARRAY[id], "
+        "ARRAY[5], 0, '', now(), now() FROM usage_bucket LIMIT 1",
+    ),
+    "reserved pay-as-you-go = what open sessions hold": (
+        "UPDATE usage_chargingprofile SET reserved_payg_mt = 1",
     ),
 }  # fmt: skip
 

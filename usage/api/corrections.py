@@ -30,7 +30,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
-class ReasonInput(serializers.Serializer[Any]):
+class CorrectionInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=500)
 
 
@@ -41,7 +41,7 @@ class CountsInput(serializers.Serializer[Any]):
     reasoning = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
 
 
-class AmendInput(ReasonInput):
+class AmendInput(CorrectionInput):
     """What the event should count: the engine's `usage` object, or four disjoint `counts`."""
 
     usage = serializers.DictField(required=False)
@@ -119,11 +119,11 @@ class VoidEvent(APIView):
     @extend_schema(
         operation_id="void_event",
         parameters=[IDEMPOTENCY_KEY],
-        request=ReasonInput,
+        request=CorrectionInput,
         responses={201: AmendmentOutput},
     )
     def post(self, request: Request, event_id: int) -> Response:
-        given = ReasonInput(data=request.data)
+        given = CorrectionInput(data=request.data)
         given.is_valid(raise_exception=True)
         return _answer(
             corrections.void(
@@ -185,7 +185,7 @@ class WeightOutput(serializers.ModelSerializer[Weight]):
         ]
 
 
-class WeightInput(ReasonInput):
+class WeightInput(CorrectionInput):
     input_milli = serializers.IntegerField(min_value=0, max_value=1_000_000)
     cached_milli = serializers.IntegerField(min_value=0, max_value=1_000_000)
     output_milli = serializers.IntegerField(min_value=0, max_value=1_000_000)
@@ -228,7 +228,7 @@ class CorrectWeight(APIView):
         return Response(WeightOutput(weight).data, status=201)
 
 
-class RateAgainInput(ReasonInput):
+class RateAgainInput(CorrectionInput):
     """A model and days of the billing zone, [from, to)."""
 
     model = serializers.CharField(max_length=100)
