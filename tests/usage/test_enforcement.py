@@ -20,6 +20,7 @@ from .conftest import (
     SECOND,
     START,
     at,
+    counts,
     event,
     give,
     make_subscriber,
@@ -203,6 +204,18 @@ def test_a_leap_past_all_shares_tells_each(node: Node, subscriber: Subscriber) -
     give(subscriber, 10, kind="pack", now=NOON)
     send(node, event("e2", 10))
     assert OutboxMessage.objects.count() == 3  # the same shares in the same cycle
+
+
+def test_a_process_whose_clock_is_behind_at_the_turn_of_a_month_tells_nothing_twice(
+    node: Node, subscriber: Subscriber
+) -> None:
+    give(subscriber, 100, start=END, end=at("2027-01-01 00:00"))
+    send(node, event("e1", 600))
+    send(node, event("e2", 60, at=END + SECOND), now=END + SECOND)
+    result = send(node, event("e3", 1, at=END - SECOND), now=END - SECOND)
+    assert counts(result) == (1, 0, 0, 0)
+    assert sorted(Notice.objects.values_list("percent", flat=True)) == [50, 50]
+    assert OutboxMessage.objects.count() == 2
 
 
 def test_the_next_cycle_tells_anew(node: Node, subscriber: Subscriber) -> None:

@@ -1,0 +1,47 @@
+"""What staff see of a node's own totals, and the secret that signs what it is told."""
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from usage import callbacks
+from usage.models import Node
+
+from .conftest import Carrier
+
+ENGLISH = {"accept-language": "en"}
+
+
+def test_the_auditor_compares_a_period_with_the_nodes(carrier: Carrier, auditor: Client) -> None:
+    address = reverse("admin:invoicing_assuranceresult_by_node")
+    page = auditor.get(address, {"start": "2026-10-01", "end": "2026-11-01"}, headers=ENGLISH)
+    assert page.status_code == 200
+    assert carrier.node.name in page.text
+
+
+def test_a_period_that_is_empty_is_refused_on_the_page(carrier: Carrier, auditor: Client) -> None:
+    address = reverse("admin:invoicing_assuranceresult_by_node")
+    page = auditor.get(address, {"start": "2026-11-01", "end": "2026-10-01"}, headers=ENGLISH)
+    assert page.status_code == 200
+    assert page.context["form"].errors
+
+
+def test_a_node_s_secret_is_shown_when_made_and_never_again(
+    carrier: Carrier, cataloguer: Client
+) -> None:
+    address = reverse("admin:usage_node_new_secret", args=[carrier.node.pk])
+    shown = cataloguer.post(address, headers=ENGLISH).text
+    secret = Node.objects.get(pk=carrier.node.pk).callback_secret
+    assert secret
+    assert secret in shown
+    page = cataloguer.get(reverse("admin:usage_node_change", args=[carrier.node.pk])).text
+    assert secret not in page
+
+
+@pytest.mark.parametrize("role", ["support", "finance", "auditor"])
+def test_others_make_no_secret(carrier: Carrier, role: str, request: pytest.FixtureRequest) -> None:
+    client: Client = request.getfixturevalue(role)
+    before = callbacks.renew_secret(node_id=carrier.node.pk)
+    address = reverse("admin:usage_node_new_secret", args=[carrier.node.pk])
+    assert client.post(address).status_code == 403
+    assert Node.objects.get(pk=carrier.node.pk).callback_secret == before
