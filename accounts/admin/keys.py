@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -25,6 +26,27 @@ class StaffKeyForm(forms.Form):
         label=_("Scopes"),
         choices=[(scope, scope) for scope in keys.SCOPES[ApiKey.Kind.STAFF]],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+
+def ask_to_revoke(
+    model_admin: ReadOnlyAdmin, request: HttpRequest, *, subject: Model, key_id: int
+) -> HttpResponse:
+    """The page that asks whether to revoke a key, shown for it or for what holds it."""
+
+    def perform(form: ConfirmForm) -> str:
+        keys.revoke(key_id=key_id, now=clock.now())
+        return gettext("The key is revoked.")
+
+    return ask(
+        model_admin,
+        request,
+        title=gettext("Revoke"),
+        form_class=ConfirmForm,
+        perform=perform,
+        subject=subject,
+        description=gettext("Whoever uses this key is refused from now on."),
+        danger=True,
     )
 
 
@@ -80,21 +102,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     )
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = subject_of(self, request, object_id, ApiKey)
-
-        def perform(form: ConfirmForm) -> str:
-            keys.revoke(key_id=key.pk, now=clock.now())
-            return gettext("The key is revoked.")
-
-        return ask(
-            self,
-            request,
-            title=gettext("Revoke"),
-            form_class=ConfirmForm,
-            perform=perform,
-            subject=key,
-            description=gettext("Whoever uses this key is refused from now on."),
-            danger=True,
-        )
+        return ask_to_revoke(self, request, subject=key, key_id=key.pk)
 
 
 @admin.register(OutboxMessage)

@@ -9,7 +9,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
-from accounts import keys
+from accounts.admin.keys import ask_to_revoke
 from config import clock
 from config.admin import ReadOnlyAdmin, ReadOnlyInline, display, moment
 from config.buttons import ConfirmForm, ask, button, show_secret, subject_of
@@ -163,21 +163,7 @@ class NodeKeyAdmin(ReadOnlyAdmin):
     )
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = subject_of(self, request, object_id, NodeKey)
-
-        def perform(form: ConfirmForm) -> str:
-            keys.revoke(key_id=row.api_key_id, now=clock.now())
-            return gettext("The key is revoked.")
-
-        return ask(
-            self,
-            request,
-            title=gettext("Revoke"),
-            form_class=ConfirmForm,
-            perform=perform,
-            subject=row,
-            description=gettext("Whoever uses this key is refused from now on."),
-            danger=True,
-        )
+        return ask_to_revoke(self, request, subject=row, key_id=row.api_key_id)
 
 
 class ModelForm(forms.Form):

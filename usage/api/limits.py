@@ -1,5 +1,6 @@
 """Limits besides the plan, set by staff for a subscriber and by subscribers for their own keys."""
 
+from abc import abstractmethod
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -62,9 +63,9 @@ def shown(limit: UsageLimit) -> dict[str, Any]:
 class LimitsView(APIView):
     """GET lists them, PUT sets one, DELETE lifts one (`?window=&unit=`)."""
 
+    @abstractmethod
     def owner(self, request: Request, **where: Any) -> tuple[int, int | None]:
         """(subscriber id, API key id or None) that the address names."""
-        raise NotImplementedError
 
     @extend_schema(responses=LimitList)
     def get(self, request: Request, **where: Any) -> Response:
