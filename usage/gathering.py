@@ -23,18 +23,16 @@ from config import clock
 from config.dberrors import is_contention, is_lost_connection
 from config.errors import DomainError
 
-from .database import fast_cursor
 from .batches import BatchResult
-from .models import Node, UsageBatch
+from .database import fast_cursor
 from .ingest import Delivery, ingest_together
+from .models import Node, UsageBatch
 
 SMALL_EVENTS = 50  # more are worth a transaction of their own
 MOST_EVENTS = 2000  # in one transaction
 LEADERS = 1
 WAIT_SECONDS = 30.0
 SCOPE = "usage:write"
-import os, time
-LINGER = float(os.environ.get("LINGER", "0"))
 logger = logging.getLogger(__name__)
 
 # The keys of nodes, with the nodes they speak for.
@@ -120,8 +118,6 @@ class Gathering:
         if not leads and not place.bell.acquire(timeout=self._wait_seconds):
             self._leave(place)
         if place.outcome is None:
-            if not leads and LINGER:
-                time.sleep(LINGER)
             self._lead(place)
         return place.answer()
 
@@ -186,8 +182,8 @@ def count_together(reports: Sequence[Report], now: datetime) -> list[BatchResult
         counted = iter(_counted(deliveries, now))
         return [NotAdmitted() if node is None else next(counted) for node in callers]
     finally:
-        # To the pool, for the next leader; inside a transaction of the caller's it stays.
-        connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()  # to the pool, for the next leader
 
 
 def _counted(deliveries: Sequence[Delivery], now: datetime) -> list[BatchResult | BaseException]:
