@@ -162,6 +162,7 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
 
 def _open(bucket: Bucket) -> OpenBucket:
     return OpenBucket(
+        owner_id=bucket.subscriber_id or bucket.pool_id or 0,
         priority=bucket.priority,
         valid_until=bucket.valid_until,
         for_all_models=not bucket.model_ids,

@@ -106,9 +106,13 @@ def charge(
     ordered = sorted(usages, key=attrgetter("occurred_at", "id"))
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
+    own, memberships = standing.own, standing.memberships
     for usage in ordered:
         at = now if usage.late else usage.occurred_at
-        buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
+        if usage.subscriber_id in memberships:
+            buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
+        else:
+            buckets, pool_mt = own.get(usage.subscriber_id, []), None
         usage.debits, uncovered = burn(
             buckets, model_id=usage.model_id, at=at, mt=usage.mt, pool_mt=pool_mt
         )

@@ -57,10 +57,11 @@ POOL_USAGE = """
 # What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
 # its snapshot must hold what the former owner of the locks has written.
 OPEN_BUCKETS = """
-    SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until, bucket.model_ids = '{}',
-           bucket.created_at, bucket.id, bucket.valid_from,
+    SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until,
+           cardinality(bucket.model_ids) = 0, bucket.created_at, bucket.id, bucket.valid_from,
            bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt,
-           bucket.reserved_mt, bucket.pool_id, NULLIF(bucket.model_ids, '{}'),
+           bucket.reserved_mt, bucket.pool_id,
+           CASE WHEN cardinality(bucket.model_ids) > 0 THEN bucket.model_ids END,
            bucket.minute_from, bucket.minute_until
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NULL
@@ -223,15 +224,16 @@ def _open_buckets(
 ) -> dict[int, list[OpenBucket]]:
     """Open buckets by owner, in burn order."""
     found: dict[int, list[OpenBucket]] = {}
-    for owner, *row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
+    owner_id, own = 0, list[OpenBucket]()
+    for row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
         bucket = OpenBucket(*row)
-        if owner in found:
-            found[owner].append(bucket)
-        else:
-            found[owner] = [bucket]
-    for buckets in found.values():
-        if len(buckets) > 1:
-            buckets.sort()
+        if bucket.owner_id != owner_id:
+            owner_id, own = bucket.owner_id, []
+            found[owner_id] = own
+        own.append(bucket)
+    for own in found.values():
+        if len(own) > 1:
+            own.sort()
     return found
 
 
