@@ -18,10 +18,9 @@ def _application() -> "Application":
     django = get_wsgi_application()
     # What these import asks for apps that are ready.
     from usage.api.short_way import InTurn, ShortWay
-    from usage.gathering import LEADERS
 
-    # The leaders of small reports have their connections; what else comes shares the rest.
-    return ShortWay(InTurn(django, most=max(1, settings.DATABASE_POOL - LEADERS)))
+    # The small reports have a connection for all of them; what else comes shares the rest.
+    return ShortWay(InTurn(django, most=max(1, settings.DATABASE_POOL - 1)))
 
 
 application = _application()

@@ -3,13 +3,15 @@
 A request with one event costs a commit and a dozen statements of its own. So requests that come
 while a transaction is at work wait for it, and then share the next: the first of them leads, asks
 for all their keys at once, counts all their events at once, and wakes each with its own answer
-after the commit. Nobody waits for company: a request that finds nothing at work goes at once.
+after the commit. A request that finds nobody else goes at once.
 
 The others hold no connection while they wait. A process that is killed has answered nobody, so
 everything may be sent again, and what was counted shows as duplicate.
 """
 
 import logging
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ from .models import Node, UsageBatch
 
 SMALL_EVENTS = 50  # more are worth a transaction of their own
 MOST_EVENTS = 2000  # in one transaction
-LEADERS = 1
+PAUSE_SHARE, MOST_PAUSE_SECONDS = float(os.environ.get("SHARE", "0.5")), 0.02
 WAIT_SECONDS = 30.0
 SCOPE = "usage:write"
 logger = logging.getLogger(__name__)
@@ -92,16 +94,21 @@ Count = Callable[[Sequence[Report], datetime], list[BatchResult | BaseException]
 
 class Gathering:
     """A queue whose head leads: it takes the others along. `count` counts reports together and
-    says for each what became of it."""
+    says for each what became of it.
 
-    def __init__(
-        self, count: Count, *, leaders: int = LEADERS, wait_seconds: float = WAIT_SECONDS
-    ) -> None:
+    Who was just answered will mostly send the next report at once. So a leader waits for as many
+    as there were, but no longer than a part of what the last transaction took.
+    """
+
+    def __init__(self, count: Count, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._count = count
-        self._free = leaders
         self._wait_seconds = wait_seconds
         self._guard = Lock()
+        self._busy = False
         self._queue: deque[_Place] = deque()
+        self._pausing: _Place | None = None  # a leader who waits for company
+        self._expected = 1  # as many as were there when the last transaction ended
+        self._pause_until = self._pause_seconds = 0.0
 
     def take(self, report: Report) -> BatchResult:
         """Count a report, alone or with others, and return when that is committed.
@@ -110,16 +117,22 @@ class Gathering:
         """
         place = _Place(report)
         with self._guard:
-            leads = self._free > 0
+            leads = not self._busy
             if leads:
-                self._free -= 1
+                self._busy = True
             else:
-                self._queue.append(place)
+                self._join(place)
         if not leads and not place.bell.acquire(timeout=self._wait_seconds):
             self._leave(place)
         if place.outcome is None:
             self._lead(place)
         return place.answer()
+
+    def _join(self, place: _Place) -> None:
+        self._queue.append(place)
+        if self._pausing is not None and len(self._queue) + 1 >= self._expected:
+            self._pausing.bell.release()
+            self._pausing = None
 
     def _leave(self, place: _Place) -> None:
         """Stop waiting; raises TooBusy unless it is our turn by now."""
@@ -131,20 +144,33 @@ class Gathering:
         raise TooBusy("The report waited too long; send the same again.")
 
     def _lead(self, own: _Place) -> None:
+        self._pause(own)
         places = [own, *self._company(len(own.report.events))]
         outcomes: Sequence[BatchResult | BaseException] = ()
+        started = time.monotonic()
         try:
             outcomes = self._count([place.report for place in places], clock.now())
         except Exception as error:
             outcomes = [error] * len(places)
         finally:
-            self._hand_over()
+            self._hand_over(len(places), time.monotonic() - started)
             # A thread that is being ended leaves no outcome; the others need not wait for it.
             lost = TooBusy("The report was not counted; send the same again.")
             for number, place in enumerate(places):
                 place.outcome = outcomes[number] if outcomes else lost
                 if place is not own:
                     place.bell.release()
+
+    def _pause(self, own: _Place) -> None:
+        """Wait a moment for those who were there before."""
+        with self._guard:
+            seconds = min(self._pause_until - time.monotonic(), self._pause_seconds)
+            if seconds <= 0 or len(self._queue) + 1 >= self._expected:
+                return
+            self._pausing = own
+        own.bell.acquire(timeout=seconds)
+        with self._guard:
+            self._pausing = None
 
     def _company(self, events: int) -> list[_Place]:
         """Those who wait, the longest first, as many as one transaction takes."""
@@ -157,12 +183,16 @@ class Gathering:
                 company.append(self._queue.popleft())
         return company
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, counted: int, seconds: float) -> None:
+        """Let the next one lead; `counted` reports took `seconds`."""
         with self._guard:
+            self._expected = counted + len(self._queue)
+            self._pause_seconds = min(PAUSE_SHARE * seconds, MOST_PAUSE_SECONDS)
+            self._pause_until = time.monotonic() + 2 * self._pause_seconds
             if self._queue:
                 self._queue.popleft().bell.release()
             else:
-                self._free += 1
+                self._busy = False
 
 
 def count_together(reports: Sequence[Report], now: datetime) -> list[BatchResult | BaseException]:

@@ -23,7 +23,7 @@ NAIVE_PATH = "/naive/events"
 BATCH, CLIENTS = 1000, 4
 SINGLE_CLIENTS = 64
 EXPECTED_RATE = 40_000  # events per second that bodies are made for; more would leave clients idle
-SINGLES = 3000
+SINGLES = 8000
 
 
 @dataclass(frozen=True)
