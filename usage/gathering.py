@@ -10,7 +10,6 @@ everything may be sent again, and what was counted shows as duplicate.
 """
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,8 +31,8 @@ from .models import Node, UsageBatch
 
 SMALL_EVENTS = 50  # more are worth a transaction of their own
 MOST_EVENTS = 2000  # in one transaction
-PAUSE_SHARE, MOST_PAUSE_SECONDS = float(os.environ.get("SHARE", "0.5")), 0.02
-WAIT_SECONDS = 30.0
+MOST_PAUSE_SECONDS = 0.02  # float: a pause, no amount
+WAIT_SECONDS = 30
 SCOPE = "usage:write"
 logger = logging.getLogger(__name__)
 
@@ -97,10 +96,10 @@ class Gathering:
     says for each what became of it.
 
     Who was just answered will mostly send the next report at once. So a leader waits for as many
-    as there were, but no longer than a part of what the last transaction took.
+    as there were, but no longer than half of what the last transaction took.
     """
 
-    def __init__(self, count: Count, *, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, count: Count, *, wait_seconds: int = WAIT_SECONDS) -> None:
         self._count = count
         self._wait_seconds = wait_seconds
         self._guard = Lock()
@@ -108,7 +107,7 @@ class Gathering:
         self._queue: deque[_Place] = deque()
         self._pausing: _Place | None = None  # a leader who waits for company
         self._expected = 1  # as many as were there when the last transaction ended
-        self._pause_until = self._pause_seconds = 0.0
+        self._pause_until = self._pause_seconds = 0.0  # float: of the clock that only goes on
 
     def take(self, report: Report) -> BatchResult:
         """Count a report, alone or with others, and return when that is committed.
@@ -135,7 +134,7 @@ class Gathering:
             self._pausing = None
 
     def _leave(self, place: _Place) -> None:
-        """Stop waiting; raises TooBusy unless it is our turn by now."""
+        """Stop waiting; raises TooBusy unless there is an outcome or it is our turn by now."""
         with self._guard:
             if place in self._queue:
                 self._queue.remove(place)
@@ -183,11 +182,11 @@ class Gathering:
                 company.append(self._queue.popleft())
         return company
 
-    def _hand_over(self, counted: int, seconds: float) -> None:
+    def _hand_over(self, counted: int, seconds: float) -> None:  # float: a time taken
         """Let the next one lead; `counted` reports took `seconds`."""
         with self._guard:
             self._expected = counted + len(self._queue)
-            self._pause_seconds = min(PAUSE_SHARE * seconds, MOST_PAUSE_SECONDS)
+            self._pause_seconds = min(seconds / 2, MOST_PAUSE_SECONDS)
             self._pause_until = time.monotonic() + 2 * self._pause_seconds
             if self._queue:
                 self._queue.popleft().bell.release()

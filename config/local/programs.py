@@ -1,5 +1,6 @@
 """The three programs that make up a running system: web, worker and beat."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from django.conf import settings
 
 from config.local.supervisor import Program
 
-WEB_WORKERS = 2
+# The database takes as much as the web: half of the processors each. A process more would only
+# make the groups of small reports smaller, which share a transaction within their process.
+WEB_WORKERS = max(1, (os.cpu_count() or 2) // 2)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/gathering.py)
 WEB_CONNECTIONS = 5  # of a worker: one for those, the rest for as many other requests at once
 TASK_PROCESSES = 2

@@ -246,7 +246,7 @@ def test_a_group_holds_no_more_events_than_a_transaction_should() -> None:
 
 def test_who_waits_too_long_is_told_and_forgotten() -> None:
     work = Work()
-    queue = Gathering(work, wait_seconds=0.2)
+    queue = Gathering(work, wait_seconds=1)
     leader, led = start(queue, 1)
     waiting, waited = start(queue, 2)
     waiting.join(timeout=5)

@@ -8,13 +8,13 @@ admitted key. All else is told by the view as ever, which does it again from the
 import re
 import time
 from collections.abc import Callable, Iterable
+from http.client import responses
 from io import BytesIO
 from threading import BoundedSemaphore
 from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.http import HttpResponse
 
 from accounts.authentication import bearer_token
 from config.errors import problem_response
@@ -25,13 +25,14 @@ from ..gathering import SMALL_EVENTS, Report, TooBusy, take
 
 ROUTE = "api/v1/usage/events"
 SEQUENCE = re.compile(r"sequence=[0-9]{1,18}")
-UNAVAILABLE = 503
+OK, UNAVAILABLE = 200, 503
 SMALL_BYTES = 64 * 1024
-TURN_SECONDS = 30.0
-HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+TURN_SECONDS = 30
+HEADERS = [("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff")]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]
+Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
 _encode = msgspec.json.Encoder().encode
@@ -48,11 +49,11 @@ class ShortWay:
             return self._django(environ, start_response)
         started = time.perf_counter()
         body = environ["wsgi.input"].read(size)
-        response = _answer(environ, body)
-        if response is None:
+        answer = _answer(environ, body)
+        if answer is None:
             return self._django(environ | {"wsgi.input": BytesIO(body)}, start_response)
-        observe("POST", ROUTE, response.status_code, time.perf_counter() - started)
-        return _send(response, start_response)
+        observe("POST", ROUTE, answer[0], time.perf_counter() - started)
+        return _send(answer, start_response)
 
 
 class InTurn:
@@ -67,9 +68,8 @@ class InTurn:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._turns.acquire(timeout=TURN_SECONDS):
-            busy = problem_response(TooBusy("The server is busy; send the same again."))
-            assert busy is not None  # it is a refusal
-            return _send(busy, start_response)
+            busy = TooBusy("The server is busy; send the same again.")
+            return _send(_unavailable(busy) or (UNAVAILABLE, [], b""), start_response)
         try:
             return self._django(environ, start_response)
         finally:
@@ -99,7 +99,7 @@ def _is_secure(environ: Environ) -> bool:
     return bool(environ["wsgi.url_scheme"] == "https")
 
 
-def _answer(environ: Environ, body: bytes) -> HttpResponse | None:
+def _answer(environ: Environ, body: bytes) -> Answer | None:
     """The answer to a report that goes well, or that comes while the database is away or busy."""
     token = bearer_token(environ.get("HTTP_AUTHORIZATION", ""))
     query = environ.get("QUERY_STRING", "")
@@ -113,12 +113,20 @@ def _answer(environ: Environ, body: bytes) -> HttpResponse | None:
         result = take(Report(token, events, sequence))
     except Exception as error:
         # Whatever else it is (a refused key, a body that does not read, a bug), the view tells it.
-        problem = problem_response(error)
-        return problem if problem is not None and problem.status_code == UNAVAILABLE else None
-    return HttpResponse(_encode(result.shown()), headers=HEADERS)
+        return _unavailable(error)
+    return OK, HEADERS, _encode(result.shown())
 
 
-def _send(response: HttpResponse, start_response: StartResponse) -> Iterable[bytes]:
-    headers = [*response.items(), ("Content-Length", str(len(response.content)))]
-    start_response(f"{response.status_code} {response.reason_phrase}", headers)
-    return [response.content]
+def _unavailable(error: Exception) -> Answer | None:
+    """The answer to what may pass a moment later; None for other errors."""
+    problem = problem_response(error)
+    if problem is None or problem.status_code != UNAVAILABLE:
+        return None
+    return UNAVAILABLE, [*problem.items()], problem.content
+
+
+def _send(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:
+    status, headers, content = answer
+    length = ("Content-Length", str(len(content)))
+    start_response(f"{status} {responses[status]}", [*headers, length])
+    return [content]
