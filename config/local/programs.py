@@ -13,7 +13,7 @@ from config.local.supervisor import Program
 # make the groups of small reports smaller, which share a transaction within their process.
 WEB_WORKERS = max(1, (os.cpu_count() or 2) // 2)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/gathering.py)
-WEB_CONNECTIONS = 5  # of a worker: one for those, the rest for as many other requests at once
+WEB_CONNECTIONS = 9  # of a worker: one for those, the rest for as many other requests at once
 TASK_PROCESSES = 2
 
 

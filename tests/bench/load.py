@@ -57,6 +57,7 @@ class _Client:
     script: Script
     connection: socket.socket
     unsent: memoryview = memoryview(b"")
+    awaits: int = selectors.EVENT_READ
     sent_at: float = 0.0
     received: bytearray = field(default_factory=bytearray)
     expected: int = -1  # bytes of the whole answer, once its head is there
@@ -122,11 +123,12 @@ class _Driver:
             sent = 0
         client.unsent = client.unsent[sent:]
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
-        if self._selector.get_key(client.connection).events != wanted:
+        if client.awaits != wanted:
+            client.awaits = wanted
             self._selector.modify(client.connection, wanted, client)
 
     def _receive(self, client: _Client) -> None:
-        chunk = client.connection.recv(65536)
+        chunk = client.connection.recv(16384)
         if not chunk:
             raise LoadFailed("the server closed the connection")
         client.received += chunk

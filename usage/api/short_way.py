@@ -81,7 +81,7 @@ def _small(environ: Environ) -> int:
     length = environ.get("CONTENT_LENGTH") or ""
     if (
         environ["REQUEST_METHOD"] != "POST"
-        or not (length.isascii() and length.isdecimal())
+        or not (length.isascii() and length.isdecimal() and len(length) < 10)
         or environ.get("HTTP_CONTENT_ENCODING")
         or (settings.SECURE_SSL_REDIRECT and not _is_secure(environ))
     ):

@@ -1,0 +1,119 @@
+"""What goes the short way, what is passed on to the view, and who waits for a turn."""
+
+import gzip
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from accounts.models import Subscriber
+from usage.api import short_way
+from usage.api.short_way import Environ, InTurn
+from usage.models import Node, UsageBatch
+
+from .conftest import event
+from .short_way import post
+
+OK, PASSED_ON = 200, 0
+
+
+@pytest.fixture
+def token(node_and_token: tuple[Node, str], subscriber: Subscriber, clock_at_noon: object) -> str:
+    return node_and_token[1]
+
+
+def events(count: int) -> bytes:
+    return json.dumps([event(f"e{number}", 1) for number in range(count)]).encode()
+
+
+def test_a_numbered_report_keeps_its_number(token: str) -> None:
+    assert post(token, events(1), query="sequence=7")[0] == OK
+    assert UsageBatch.objects.get().sequence == 7
+
+
+@pytest.mark.parametrize(
+    "query", ["sequence=-1", "sequence=x", "sequence=", "sequence=1&a=2", "sequence=" + "9" * 19]
+)
+def test_a_query_that_is_more_than_a_number_is_the_views(token: str, query: str) -> None:
+    assert post(token, events(1), query=query)[0] == PASSED_ON
+    assert not UsageBatch.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        (events(51), {}),
+        (events(1) + b" " * 2**16, {}),
+        (gzip.compress(events(1)), {"HTTP_CONTENT_ENCODING": "gzip"}),
+        (events(1), {"REQUEST_METHOD": "PUT"}),
+        (events(1), {"CONTENT_LENGTH": ""}),
+        (events(1), {"CONTENT_LENGTH": "1" * 5000}),
+        (events(1), {"CONTENT_TYPE": "text/csv"}),
+        (events(1), {"HTTP_AUTHORIZATION": "Basic eDp5"}),
+        (events(1), {"PATH_INFO": "/api/v1/usage/events/"}),
+    ],
+)
+def test_what_is_not_small_and_plain_is_the_views(
+    token: str, body: bytes, more: dict[str, Any]
+) -> None:
+    assert post(token, body, **more)[0] == PASSED_ON
+    assert not UsageBatch.objects.exists()
+
+
+def test_where_https_is_asked_for_only_secure_reports_go_the_short_way(
+    token: str, settings: Settings
+) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    assert post(token, events(1))[0] == PASSED_ON
+    assert post(token, events(1), **{"wsgi.url_scheme": "https"})[0] == OK
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert post(token, events(1), HTTP_X_FORWARDED_PROTO="http")[0] == PASSED_ON
+    assert post(token, events(1), HTTP_X_FORWARDED_PROTO="https, http")[0] == OK
+
+
+def test_the_short_way_is_counted_like_the_view(token: str, client: Client) -> None:
+    label = 'tokenpack_requests_total{method="POST",route="api/v1/usage/events",status="200"}'
+
+    def counted() -> float:
+        for line in client.get("/metrics").content.decode().splitlines():
+            if line.startswith(label):
+                return float(line.rpartition(" ")[2])
+        return 0
+
+    before = counted()
+    post(token, events(1))
+    assert counted() == before + 1
+
+
+def test_no_more_get_in_than_there_are_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_way, "TURN_SECONDS", 0.2)
+    inside, done = threading.Semaphore(0), threading.Event()
+
+    def slow(_environ: Environ, start_response: Any) -> list[bytes]:
+        inside.release()
+        done.wait(timeout=10)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    application = InTurn(slow, most=2)
+    threads = [
+        threading.Thread(target=application, args=({}, lambda *_: None)) for _number in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+        assert inside.acquire(timeout=5)
+    started: list[Any] = []
+    before = time.monotonic()
+    body = application({}, lambda *start: started.extend(start))
+    assert time.monotonic() - before < 5
+    assert started[0] == "503 Service Unavailable"
+    assert ("Retry-After", "2") in started[1]
+    assert json.loads(b"".join(body))["code"] == "unavailable"
+    done.set()
+    for thread in threads:
+        thread.join(timeout=5)
+    assert b"".join(application({}, lambda *_: None)) == b"done"
