@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from .database import fast_cursor
-from .locking import Membership
+from .locking import Membership, Taken
 from .models import (
     BlockChange,
     Bucket,
@@ -225,7 +225,8 @@ def _pool_share(subscriber_id: int, now: datetime) -> PoolShare | None:
     )
     used = dict(rows.values_list("day", "mt"))
     caps = member.cycle_cap_mt, member.day_cap_mt
-    stay = Membership(member.pool_id, member.joined_at, member.left_at, *caps, used)
+    taken = Taken(used, {cycle: sum(used.values())})
+    stay = Membership(member.pool_id, member.joined_at, member.left_at, *caps, taken)
     shared: list[Any] = [
         _open(bucket)
         for bucket in Bucket.objects.filter(pool_id=member.pool_id, closed_at__isnull=True)
