@@ -26,17 +26,23 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Sum
 
-from accounts.models import Account
 from config.retrying import retry_transaction
 from usage import periods
 
 from . import numbering
-from .billrun_sql import BILL_SHARD, FORGET_PLANS, LOCK_BILLING, NEW_IDS, SHARD_LIMITS
+from .billrun_sql import (
+    BILL_SHARD,
+    FORGET_PLANS,
+    LOCK_BILLING,
+    NEW_IDS,
+    SHARD_END,
+    SHARD_LIMITS,
+)
 from .models import BillRun, Invoice
 from .querying import fetch, run
 from .refusals import CycleNotEnded, MissingTaxRate
 
-SHARD_ACCOUNTS = 5000
+SHARD_ACCOUNTS = 10_000
 OVERAGE_CATEGORY = "token_package"
 
 
@@ -121,12 +127,9 @@ def _bill_shards(cycle: date, now: datetime, shard: int, *, keep: bool) -> _Issu
     assert shard > 0
     issued = _Issued()
     after = 0
-    while ids := list(
-        Account.objects.filter(id__gt=after).order_by("id").values_list("id", flat=True)[:shard]
-    ):
-        bill = partial(_in_transaction, cycle, now, after, ids[-1], keep)
-        issued += retry_transaction(bill)
-        after = ids[-1]
+    while upto := fetch(SHARD_END, {"after": after, "shard": shard})[0]["upto"]:
+        issued += retry_transaction(partial(_in_transaction, cycle, now, after, upto, keep))
+        after = upto
     return issued
 
 

@@ -1,5 +1,15 @@
 """The statements of the bill run, in the order in which a shard runs them."""
 
+# The last account of the next shard, null when there is none.
+SHARD_END = """
+    SELECT MAX(account.id) AS upto
+      FROM (SELECT id
+              FROM accounts_account
+             WHERE id > %(after)s
+             ORDER BY id
+             LIMIT %(shard)s) AS account
+"""
+
 # An account with many millions of overage rows needs longer than a request may take; a shard waits
 # for another run's shard no longer than that one may take.
 SHARD_LIMITS = """
@@ -22,10 +32,10 @@ NEW_IDS = """
 """
 
 # The shard's invoices with all their lines, in one statement with one snapshot: an item that comes
-# meanwhile is wholly on an invoice or waits. Estimates are wrong while a cycle's rows are new, so
-# nothing depends on them: it joins stored tables by their keys, never two steps with each other;
-# what belongs to one account meets in windows; and (SELECT ...) IS NULL, unlike NOT EXISTS, is
-# always a probe by index. Its steps:
+# meanwhile is wholly on an invoice or waits. While a cycle is being billed, what the statistics say
+# of it is wrong; so nothing depends on them: it joins stored tables by their keys, never two steps
+# with each other; what belongs to one account meets in windows; and whether there is an invoice of
+# the cycle is a subquery, which is always a probe by index, and not an anti-join. Its steps:
 #
 # metered   unbilled priced overage by account, model, price and month; each becomes a line. What
 #           corrections took back of an earlier invoice comes as a line below zero: a credit
@@ -74,9 +84,9 @@ BILL_SHARD = """
          WHERE charge.account_id > %(after)s
            AND charge.account_id <= %(upto)s
            AND charge.cycle <= %(cycle)s
-           AND (SELECT line.id
-                  FROM invoicing_invoiceline AS line
-                 WHERE line.charge_id = charge.id) IS NULL
+           AND NOT EXISTS (SELECT 1
+                             FROM invoicing_invoiceline AS line
+                            WHERE line.charge_id = charge.id)
          UNION ALL
         SELECT metered.account_id,
                'overage',
@@ -103,7 +113,7 @@ BILL_SHARD = """
                account.name AS buyer_name,
                account.tax_number AS buyer_tax_number,
                rate.rate_bp,
-               SIGN(item.gross_fen)::bigint
+               CASE WHEN item.gross_fen < 0 THEN -1 ELSE 1 END
                * ((2 * ABS(item.gross_fen) * 10000 + 10000 + rate.rate_bp)
                   / (2 * (10000 + rate.rate_bp))) AS net_fen
           FROM item

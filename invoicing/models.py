@@ -148,7 +148,10 @@ class InvoiceLine(models.Model):
         OVERAGE = "overage", _("Overage")
 
     # Drawn from its sequence before the insert, so that overage rows can name their line.
-    invoice = models.ForeignKey(Invoice, models.PROTECT, related_name="lines", db_index=False)
+    # The guards of migration 0006 hold the reference; the unique constraint is its index.
+    invoice = models.ForeignKey(
+        Invoice, models.PROTECT, related_name="lines", db_index=False, db_constraint=False
+    )
     position = models.PositiveIntegerField()
     kind = models.CharField(max_length=10, choices=Kind)
     charge = models.OneToOneField(

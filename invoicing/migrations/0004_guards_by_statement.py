@@ -52,42 +52,49 @@ BY_STATEMENT = """
     CREATE FUNCTION invoicing_guard_new_lines() RETURNS trigger LANGUAGE plpgsql
         SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     DECLARE
-        wrong record;
+        found record;
     BEGIN
-        -- The lock waits for a writer who is finalising the draft at this moment; the statement
-        -- after it sees what that writer committed.
-        PERFORM 1
-           FROM (SELECT DISTINCT line.invoice_id FROM added AS line) AS touched
-          CROSS JOIN LATERAL (
-                SELECT 1
-                  FROM invoicing_invoice AS invoice
-                 WHERE invoice.id = touched.invoice_id
-                   AND invoice.state = 'draft'
-                   FOR SHARE) AS draft;
-        -- A final invoice has lines. So if all its lines are of this statement, it is too. One that
-        -- is not seen would be another writer's, whose totals do not know of these lines.
-        SELECT touched.invoice_id, invoice.state
-          INTO wrong
-          FROM (SELECT line.invoice_id, COUNT(*) AS number
-                  FROM added AS line
-                 GROUP BY line.invoice_id) AS touched
-          LEFT JOIN LATERAL (
-               SELECT invoice.state
-                 FROM invoicing_invoice AS invoice
-                WHERE invoice.id = touched.invoice_id
-                LIMIT 1) AS invoice ON true
-         WHERE invoice.state IS NULL
-            OR (invoice.state <> 'draft'
-                AND touched.number <> (SELECT COUNT(*)
-                                         FROM invoicing_invoiceline AS line
-                                        WHERE line.invoice_id = touched.invoice_id))
-         LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'invoicing_invoiceline: %', CASE
-                WHEN wrong.state IS NULL THEN 'there is no invoice ' || wrong.invoice_id || ' yet'
-                ELSE 'the invoice is finalised; its lines are frozen' END
-                USING ERRCODE = 'restrict_violation';
-        END IF;
+        FOR look IN 1..2 LOOP
+            -- A final invoice has lines. So if all its lines are of this statement, it is too. One
+            -- that is not seen would be another writer's, whose totals do not know of these lines.
+            SELECT COUNT(*) FILTER (WHERE invoice.state = 'draft') AS drafts,
+                   MIN(touched.invoice_id) FILTER (WHERE invoice.state IS NULL) AS absent,
+                   MIN(touched.invoice_id) FILTER (
+                       WHERE invoice.state <> 'draft'
+                         AND touched.number <> (SELECT COUNT(*)
+                                                  FROM invoicing_invoiceline AS line
+                                                 WHERE line.invoice_id = touched.invoice_id)
+                   ) AS frozen
+              INTO found
+              FROM (SELECT line.invoice_id, COUNT(*) AS number
+                      FROM added AS line
+                     GROUP BY line.invoice_id) AS touched
+              LEFT JOIN LATERAL (
+                   SELECT invoice.state
+                     FROM invoicing_invoice AS invoice
+                    WHERE invoice.id = touched.invoice_id
+                    LIMIT 1) AS invoice ON true;
+            IF found.absent IS NOT NULL THEN
+                RAISE EXCEPTION 'invoicing_invoiceline: there is no invoice % yet', found.absent
+                    USING ERRCODE = 'foreign_key_violation';
+            END IF;
+            IF found.frozen IS NOT NULL THEN
+                RAISE EXCEPTION
+                    'invoicing_invoiceline: the invoice is finalised; its lines are frozen'
+                    USING ERRCODE = 'restrict_violation';
+            END IF;
+            EXIT WHEN look = 2 OR found.drafts = 0;
+            -- The lock waits for a writer who is finalising a draft at this moment; the second
+            -- look sees what that writer committed.
+            PERFORM 1
+               FROM (SELECT DISTINCT line.invoice_id FROM added AS line) AS touched
+              CROSS JOIN LATERAL (
+                    SELECT 1
+                      FROM invoicing_invoice AS invoice
+                     WHERE invoice.id = touched.invoice_id
+                       AND invoice.state = 'draft'
+                       FOR SHARE) AS draft;
+        END LOOP;
         RETURN NULL;
     END $$;
     CREATE TRIGGER invoice_line_is_added_in_time AFTER INSERT ON invoicing_invoiceline

@@ -10,7 +10,7 @@ from invoicing import billrun
 from invoicing.models import Invoice, InvoiceLine
 from usage.models import InferenceModel
 
-from .conftest import DECEMBER, NOVEMBER, OCTOBER, Debtors
+from .conftest import DECEMBER, NOVEMBER, OCTOBER, Debtors, wait_for_one_who_waits
 
 pytestmark = pytest.mark.django_db
 
@@ -153,7 +153,7 @@ def test_a_line_that_comes_while_its_draft_is_finalised_is_refused(invoice: Invo
         with transaction.atomic():
             Invoice.objects.filter(number=FIRST).update(state="final", net_fen=30, gross_fen=30)
             adding = pool.submit(add)
-            _wait_for_one_who_waits()
+            wait_for_one_who_waits()
         with pytest.raises(IntegrityError, match="finalised"):
             adding.result()
 
@@ -186,16 +186,3 @@ def test_a_line_for_an_invoice_that_is_not_committed_yet_is_refused(invoice: Inv
         with pytest.raises(IntegrityError, match="there is no invoice"):
             adding.result()
     assert Invoice.objects.get(number=FIRST).lines.count() == 1
-
-
-def _wait_for_one_who_waits() -> None:
-    """Until another connection waits for one of our locks."""
-    for _ in range(1000):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_sleep(0.01) FROM pg_locks"
-                " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-            )
-            if cursor.rowcount:
-                return
-    raise AssertionError("nobody came to wait")
