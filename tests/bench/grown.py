@@ -18,6 +18,7 @@ SOURCE = "bench/n1"  # as the site of the benchmarks has it
 EVENTS = 20_000_000
 STEP = 1_000_000  # events a statement
 DAYS = 60  # up to now, that they are spread over
+MT = 10_000  # an event; so little that nobody has used most of what they have
 
 UNINDEXED = """
     SET session_replication_role = replica;
@@ -73,13 +74,13 @@ USAGE_EVENTS = """
         id, batch_id, node_id, source, event_id, subscriber_id, model_id, weight_id, occurred_at,
         input_tokens, cached_tokens, output_tokens, reasoning_tokens, mt, late)
     SELECT made.id, made.batch_id, 1, %(source)s, made.event_id, made.subscriber_id, 1, 1,
-           made.occurred_at, 700, 0, 300, 0, 1000000, false
+           made.occurred_at, 7, 0, 3, 0, %(mt)s, false
       FROM made
      ORDER BY made.id
 """
 DEBITS = """
     INSERT INTO usage_ledgerentry (bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at)
-    SELECT paying.bucket_id, made.subscriber_id, 'debit', -1000000, made.id, made.occurred_at
+    SELECT paying.bucket_id, made.subscriber_id, 'debit', -%(mt)s, made.id, made.occurred_at
       FROM made
       JOIN paying ON paying.subscriber_id = made.subscriber_id
      ORDER BY made.id
@@ -89,7 +90,7 @@ TALLIES = """
         batch_id, day, received, accepted, duplicate, conflict, rejected,
         accepted_mt, debited_mt, overage_mt, uncovered_mt)
     SELECT made.batch_id, (made.occurred_at AT TIME ZONE 'Asia/Shanghai')::date,
-           COUNT(*), COUNT(*), 0, 0, 0, COUNT(*) * 1000000, COUNT(*) * 1000000, 0, 0
+           COUNT(*), COUNT(*), 0, 0, 0, COUNT(*) * %(mt)s, COUNT(*) * %(mt)s, 0, 0
       FROM made
      GROUP BY 1, 2
      ORDER BY 1, 2
@@ -99,7 +100,7 @@ BATCHES = """
         id, node_id, kind, received_at, received, accepted, duplicate, conflict, rejected,
         accepted_mt, debited_mt, overage_mt, uncovered_mt)
     SELECT made.batch_id, 1, 'events', MAX(made.occurred_at), COUNT(*), COUNT(*), 0, 0, 0,
-           COUNT(*) * 1000000, COUNT(*) * 1000000, 0, 0
+           COUNT(*) * %(mt)s, COUNT(*) * %(mt)s, 0, 0
       FROM made
      GROUP BY made.batch_id
      ORDER BY made.batch_id
@@ -141,6 +142,7 @@ def make(database: str, say: Callable[[str], None], *, events: int = EVENTS) -> 
         "start": start,
         "every": timedelta(days=DAYS) / events,
         "source": SOURCE,
+        "mt": MT,
         "tag": key_of(SOURCE, "req-")[:-4] if bodies.ORDERED_IDS else like,
         "ordered": bodies.ORDERED_IDS,
         "content": CONTENT_BYTES,
