@@ -1,29 +1,34 @@
 """The waterfall: which buckets pay for an event, in which order. Pure, exact, in millitokens."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from .periods import minute_of_day
 
 WHOLE_DAY = 1440  # minutes
 
 
-@dataclass(slots=True)
-class OpenBucket:
+class OpenBucket(msgspec.Struct, order=True, gc=False):
     """A bucket as charging sees it: `available_mt` is neither used nor reserved, `size_mt` is all
-    that was ever granted into it. A pool's bucket is one object for all its members."""
+    that was ever granted into it. A pool's bucket is one object for all its members.
 
-    id: int
+    Buckets compare by their fields in the order written here, which is the burn order: priority,
+    earliest expiry, model-restricted first, creation, id.
+    """
+
     priority: int
-    valid_from: datetime
     valid_until: datetime
-    model_ids: frozenset[int]
+    for_all_models: bool
     created_at: datetime
+    id: int
+    valid_from: datetime
     available_mt: int
     size_mt: int
     reserved_mt: int = 0
     pool_id: int | None = None
+    model_ids: Sequence[int] | None = None  # unless it is for all models
     minute_from: int = 0
     minute_until: int = WHOLE_DAY
 
@@ -40,23 +45,15 @@ class OpenBucket:
 
     def pays_for(self, *, model_id: int, at: datetime) -> bool:
         """Whether an event of this model at this instant may draw on the bucket."""
-        return (not self.model_ids or model_id in self.model_ids) and self.is_valid(at)
+        return (self.for_all_models or model_id in (self.model_ids or ())) and self.is_valid(at)
 
 
 def in_burn_order(buckets: Iterable[OpenBucket], *, pool_first: bool = False) -> list[OpenBucket]:
-    """Own before pool's (or the reverse), priority, earliest expiry, model-restricted first,
-    creation, id."""
-    return sorted(
-        buckets,
-        key=lambda bucket: (
-            (bucket.pool_id is None) is pool_first,
-            bucket.priority,
-            bucket.valid_until,
-            not bucket.model_ids,
-            bucket.created_at,
-            bucket.id,
-        ),
-    )
+    """Own before pool's (or the reverse), each in the order in which buckets compare."""
+    ordered = sorted(buckets)
+    own = [bucket for bucket in ordered if bucket.pool_id is None]
+    pools = [bucket for bucket in ordered if bucket.pool_id is not None]
+    return pools + own if pool_first else own + pools
 
 
 def burn(

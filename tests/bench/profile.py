@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules whose functions are timed; what a module no longer has is left out.
 STEPS = {
     "usage.ingest": (
-        "read_event _ingest _split _resolve _judge _write_events _tallies _record _exhausted "
-        "charge judge"
+        "read_events _ingest claim record _of_own_sources _resolve _take _count _blocked "
+        "add_batches quarantine charge judge"
     ),
     "usage.charging": (
         "lock_standing _mark_late burn priced_totals _price _write _write_overage "
         "_write_pool_usage add_cycle_overage"
     ),
-    "usage.locking": "lock_profiles lock_pools _memberships _read_pool_usage",
+    "usage.locking": "lock_profiles lock_pools _memberships _read_pool_usage _open_buckets",
     "usage.enforcement": "settle",
 }
 
