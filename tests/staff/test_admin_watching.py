@@ -45,3 +45,15 @@ def test_others_make_no_secret(carrier: Carrier, role: str, request: pytest.Fixt
     address = reverse("admin:usage_node_new_secret", args=[carrier.node.pk])
     assert client.post(address).status_code == 403
     assert Node.objects.get(pk=carrier.node.pk).callback_secret == before
+
+
+def test_a_node_is_switched_off_and_on_by_the_cataloguer(
+    carrier: Carrier, cataloguer: Client, support: Client
+) -> None:
+    for verb, active in (("switch_off", False), ("switch_on", True)):
+        address = reverse(f"admin:usage_node_{verb}", args=[carrier.node.pk])
+        assert support.post(address).status_code == 403
+        assert cataloguer.get(address).status_code == 200
+        cataloguer.post(address)
+        carrier.node.refresh_from_db()
+        assert carrier.node.active is active
