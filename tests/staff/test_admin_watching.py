@@ -22,7 +22,7 @@ def test_the_auditor_compares_a_period_with_the_nodes(carrier: Carrier, auditor:
     raw, paid = page.context["tables"]
     for row in (0, -1):  # the node, and the hour of the event
         assert raw["rows"][row]["values"][-2:] == ["-100", "500"]
-        assert paid["rows"][row]["values"][:4] == ["600", "-100", "500", "500"]
+        assert paid["rows"][row]["values"][:4] == ["600", "-100", "500", "400"]
 
 
 def test_a_period_that_is_empty_is_refused_on_the_page(carrier: Carrier, auditor: Client) -> None:
