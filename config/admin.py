@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import cached_property
@@ -80,6 +80,13 @@ class ReadOnlyAdmin(ExactSearch):
     ordering: ClassVar[Sequence[str]] = ("-pk",)
     # Which rows a button of `actions_detail` fits; it is hidden from others. The activity refuses.
     fitting: ClassVar[dict[str, Callable[[Any], bool]]] = {}
+
+    @classmethod
+    def offer(cls, pressed: Callable[..., HttpResponse], fits: Callable[[Any], bool]) -> None:
+        """Add a button from an app above, of which the page's own app knows nothing."""
+        setattr(cls, pressed.__name__, pressed)
+        cls.actions_detail = (*cls.actions_detail, pressed.__name__)
+        cls.fitting = cls.fitting | {pressed.__name__: fits}
 
     def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
         return columns(self.model, super().get_list_display(request))

@@ -19,7 +19,7 @@ COUNTED = """
 """
 
 # Accepted events of the period with the hour of their use, what paid for them, and what of it is
-# invoiced: the beginning of the two statements below.
+# invoiced: the beginning of the statements below.
 PAID_EVENTS = """
     WITH event AS (
         SELECT event.id,
@@ -84,6 +84,79 @@ UNBALANCED = """
      WHERE event.mt <> COALESCE(debit.mt, 0) + COALESCE(beyond.priced_mt, 0)
                        + COALESCE(beyond.uncovered_mt, 0)
      ORDER BY event.id
+     LIMIT %(most)s
+"""
+
+# Goes on from PAID_EVENTS: the amendments of those events, in the node and hour of the event. What
+# paid for an amendment, or was given back by it, carries the amendment's number.
+AMENDED = """
+    , amendment AS (
+        SELECT amendment.id,
+               amendment.event_id,
+               event.node_id,
+               event.hour,
+               amendment.kind,
+               amendment.input_tokens + amendment.cached_tokens + amendment.output_tokens
+                   + amendment.reasoning_tokens AS tokens,
+               amendment.mt
+          FROM usage_amendment AS amendment
+          JOIN event ON event.id = amendment.event_id
+         WHERE amendment.occurred_at >= %(from)s
+           AND amendment.occurred_at < %(until)s
+    ), moved AS (
+        SELECT entry.event_id, -SUM(entry.amount_mt) AS mt
+          FROM usage_ledgerentry AS entry
+          JOIN amendment ON amendment.id = entry.event_id
+         WHERE entry.kind IN ('debit', 'refund')
+         GROUP BY entry.event_id
+    )
+"""
+
+# By how much amendments changed what a node reported in an hour and who pays for it.
+CORRECTED_BY_HOUR = """
+    SELECT amendment.node_id,
+           amendment.hour,
+           COUNT(*) AS corrections,
+           SUM(amendment.tokens)::bigint AS correction_tokens,
+           SUM(amendment.mt)::bigint AS correction_accepted_mt,
+           COALESCE(SUM(moved.mt), 0)::bigint AS correction_debited_mt,
+           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS correction_overage_mt,
+           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS correction_uncovered_mt,
+           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS correction_invoiced_mt
+      FROM amendment
+      LEFT JOIN moved ON moved.event_id = amendment.id
+      LEFT JOIN beyond ON beyond.event_id = amendment.id
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
+
+# The amendments themselves, the largest of each node and hour first and no more than some.
+CORRECTIONS_NAMED = """
+    SELECT named.node_id, named.hour, named.id, named.event_id, named.kind, named.tokens, named.mt
+      FROM (SELECT amendment.*,
+                   ROW_NUMBER() OVER (PARTITION BY amendment.node_id, amendment.hour
+                                      ORDER BY ABS(amendment.mt) DESC, amendment.id) AS place
+              FROM amendment) AS named
+     WHERE named.place <= %(named)s
+     ORDER BY named.node_id, named.hour, named.place
+     LIMIT %(most_named)s
+"""
+
+# Amendments whose difference nobody paid or got back exactly. Must return no row.
+UNBALANCED_CORRECTIONS = """
+    SELECT amendment.id AS amendment,
+           amendment.event_id AS event,
+           amendment.node_id,
+           amendment.hour,
+           amendment.mt AS expected,
+           (COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
+      FROM amendment
+      LEFT JOIN moved ON moved.event_id = amendment.id
+      LEFT JOIN beyond ON beyond.event_id = amendment.id
+     WHERE amendment.mt <> COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+                           + COALESCE(beyond.uncovered_mt, 0)
+     ORDER BY amendment.id
      LIMIT %(most)s
 """
 
