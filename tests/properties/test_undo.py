@@ -3,12 +3,13 @@
 - Voids and amendments in any order, of members of a pool with caps and of buckets of every kind:
   once everything is voided, all is as it was granted.
 - Taken back in reverse order, each event leaves what stood before it.
+- Amended, the last event leaves what it would have left had it been told right at once.
 - Buckets that are void or closed by then stay empty, and give nobody a token.
 - After every step nobody is blocked who could use a token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -23,12 +24,12 @@ from usage.models.pools import UNCAPPED
 from usage.normalising import Counts
 
 from .world import (
+    HOURS,
     NOW,
+    PERIODS,
     BucketDraft,
     EventDraft,
     World,
-    any_buckets,
-    any_events,
     balances,
     bounded,
     rows,
@@ -36,7 +37,7 @@ from .world import (
 
 WHY = {"actor": "clerk", "reason": "property"}
 SECOND = timedelta(seconds=1)
-TOKENS = st.integers(0, 200)
+TOKENS = st.sampled_from([10, 40, 0, 150, 61])
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,35 @@ class Person:
 PEOPLE = st.lists(
     st.builds(
         Person,
-        joined=st.sampled_from([None, timedelta(days=8), timedelta(days=30), timedelta(days=30)]),
-        cycle_cap_mt=st.sampled_from([UNCAPPED, 0, 30_000, 90_000]),
-        day_cap_mt=st.sampled_from([UNCAPPED, 25_000]),
-        payg_cap_mt=st.sampled_from([0, 0, 1, 60_000]),
+        joined=st.sampled_from([*[timedelta(days=30)] * 4, timedelta(days=8), None]),
+        cycle_cap_mt=st.sampled_from([UNCAPPED, UNCAPPED, 0, 90_000]),
+        day_cap_mt=st.sampled_from([UNCAPPED, UNCAPPED, 25_000]),
+        payg_cap_mt=st.sampled_from([0, 0, 0, 60_000]),
         pool_first=st.booleans(),
     ),
     min_size=3,
     max_size=3,
 )
-EVENTS = st.lists(any_events(days=40), min_size=1, max_size=8)
+# Few sizes and times, far apart: so that a few examples meet several buckets, days and ends.
+EVENT = st.builds(
+    EventDraft,
+    person=st.sampled_from([0, 1, 2]),
+    tokens=st.sampled_from([60, 25, 110, 3, 0]),
+    ago=st.sampled_from(
+        [timedelta(days=6, hours=3), timedelta(hours=1), timedelta(days=1), timedelta(days=10)]
+    ),
+    model=st.sampled_from(["plain", "plain", "fine"]),
+)
+EVENTS = st.lists(EVENT, min_size=2, max_size=8)
+BUCKET = st.builds(
+    BucketDraft,
+    owner=st.sampled_from([3, 0, 1, 2, 3]),
+    mt=st.sampled_from([20_000, 7_000, 50_000, 1, 200_000]),
+    kind=st.sampled_from(["plan", "pack", "promotion"]),
+    period=st.sampled_from([PERIODS[1], PERIODS[2], PERIODS[2], PERIODS[0]]),
+    hours=st.sampled_from([HOURS[0], HOURS[0], *HOURS]),
+    model=st.sampled_from(["", "", "fine"]),
+)
 
 
 class Story:
@@ -126,10 +146,10 @@ class Story:
         }  # fmt: skip
 
 
-def a_story(world: World, data: st.DataObject, **more: Any) -> Story:
-    grants = [BucketDraft(3, data.draw(st.sampled_from([1, 50_000, 10**6])))]
-    grants += data.draw(st.lists(any_buckets(**more), max_size=6))
-    return Story(world, data.draw(PEOPLE), grants)
+def a_story(world: World, data: st.DataObject, *more: BucketDraft) -> Story:
+    """Three people with their plans, and buckets of theirs and of the pool."""
+    grants = data.draw(st.lists(BUCKET, min_size=2, max_size=6))
+    return Story(world, data.draw(PEOPLE), [*grants, *more])
 
 
 def maybe(data: st.DataObject) -> bool:
@@ -185,13 +205,41 @@ def test_taken_back_in_reverse_each_event_leaves_what_stood_before_it(world: Wor
     holds()
 
 
+def test_an_event_that_is_amended_leaves_what_it_would_have_left_if_told_right(
+    world: World,
+) -> None:
+    @bounded(15)
+    @given(data=st.data())
+    def holds(data: st.DataObject) -> None:
+        outcomes = []
+        several = [BucketDraft(p, 20_000, kind=k) for p in (0, 1, 2) for k in ("pack", "promotion")]
+        with world.example():
+            story = a_story(world, data, *several)
+            if maybe(data):
+                ledger.close_due_buckets(now=NOW)
+            for draft in data.draw(st.lists(EVENT, max_size=3)):
+                story.use(draft)
+            last = data.draw(EVENT)
+            told = data.draw(st.lists(TOKENS, min_size=1, max_size=3))
+            for first, amended in ((last.tokens, told), (told[-1], [])):
+                with world.example():
+                    number = story.use(replace(last, tokens=first))
+                    for tokens in amended:
+                        story.amend(number, tokens)
+                    outcomes.append(story.state())
+        assert outcomes[0] == outcomes[1]
+
+    holds()
+
+
 def test_void_and_closed_buckets_stay_empty_and_the_others_are_whole(world: World) -> None:
     @bounded(15)
     @given(data=st.data())
     def holds(data: st.DataObject) -> None:
         with world.example():
             story = a_story(world, data)
-            Bucket.objects.update(rollover_percent=0)  # what rolls over is elsewhere by then
+            if maybe(data):
+                ledger.close_due_buckets(now=NOW)
             for draft in data.draw(EVENTS):
                 story.use(draft)
                 if maybe(data):
