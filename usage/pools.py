@@ -5,9 +5,9 @@ while the pool's row is held. A grant looks after its members once it is committ
 hundred: holding the pool while locking profiles would turn the order of locks around.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db import transaction
 from django.db.models import Sum
@@ -17,7 +17,7 @@ from accounts.models import Account
 from config.errors import DomainError
 
 from . import callbacks
-from .database import fast_cursor
+from .database import Cursor, fast_cursor
 from .enforcement import reconsider
 from .ledger import Grant, open_bucket
 from .locking import lock_pools, lock_profiles
@@ -42,6 +42,13 @@ WAITING_MEMBERS = """
      ORDER BY member.subscriber_id
      LIMIT %(limit)s
 """
+
+
+class Caps(TypedDict):
+    """What a member may take at most, in mt; UNCAPPED caps nothing."""
+
+    cycle_cap_mt: int
+    day_cap_mt: int
 
 
 class UnknownPool(DomainError):
@@ -78,10 +85,15 @@ def join(
     now: datetime,
     cycle_cap_mt: int = UNCAPPED,
     day_cap_mt: int = UNCAPPED,
+    since: datetime | None = None,
 ) -> tuple[PoolMember, bool]:
     """Let a subscriber draw on a pool from now on, up to its caps in mt; of any account, since the
     pool's pays. A repeat changes nothing and answers False; MembershipRefused while in another
-    pool, or in this one with other caps."""
+    pool, or in this one with other caps.
+
+    `since` lets it draw for usage of the past too that comes from now on, as far back as it was in
+    no pool.
+    """
     known(pool_id)
     with fast_cursor() as cursor:
         lock_profiles(cursor, [subscriber_id])
@@ -98,7 +110,7 @@ def join(
         subscriber_id=subscriber_id,
         cycle_cap_mt=cycle_cap_mt,
         day_cap_mt=day_cap_mt,
-        joined_at=now,
+        joined_at=now if since is None else _earliest(last, since, now),
         joined_by=actor,
     )
     ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(pooled=True)
@@ -145,6 +157,20 @@ def set_caps(
     )
     reconsider(subscriber_ids=[subscriber_id], now=since)
     return following
+
+
+def lock_with_pools(
+    cursor: Cursor, *, subscriber_ids: Collection[int], pool_ids: Collection[int] = ()
+) -> None:
+    """Lock subscribers, every pool they were ever in, and these pools: all in their order, for a
+    caller whose steps would ask for one after the other."""
+    profiles = lock_profiles(cursor, sorted(subscriber_ids))
+    wanted = set(pool_ids)
+    if pooled := [owner for owner, profile in profiles.items() if profile.pooled]:
+        members = PoolMember.objects.filter(subscriber_id__in=pooled)
+        wanted |= set(members.values_list("pool_id", flat=True))
+    if wanted:
+        lock_pools(cursor, sorted(wanted))
 
 
 def grant_to_pool(
@@ -212,6 +238,11 @@ def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
     if member is None:
         raise UnknownPool(f"Subscriber {subscriber_id} is not a member of pool {pool_id}.")
     return member
+
+
+def _earliest(last: PoolMember | None, since: datetime, now: datetime) -> datetime:
+    free_from = last.left_at if last is not None and last.left_at is not None else since
+    return min(now, max(since, free_from))
 
 
 def _end(member: PoolMember, actor: str, at: datetime) -> None:

@@ -54,6 +54,13 @@ DAMAGE = {
         "ALTER TABLE usage_bucket DROP CONSTRAINT bucket_remaining_within_granted",
         "UPDATE usage_bucket SET granted_mt = remaining_mt - 1",
     ),
+    "a void bucket is empty": (
+        "UPDATE usage_bucket SET granted_mt = granted_mt + 1, remaining_mt = remaining_mt + 1",
+        "INSERT INTO usage_ledgerentry (bucket_id, subscriber_id, kind, amount_mt, recorded_at) "
+        "SELECT id, subscriber_id, 'grant', 1, now() FROM usage_bucket",
+        "INSERT INTO usage_movement (kind, key, bucket_id, amount_mt, before_mt, after_mt, actor, "
+        "reason, at) SELECT 'void', 'v', id, 0, 0, 0, 'x', 'x', now() FROM usage_bucket",
+    ),
     "batch = its events and what paid for them": (
         "UPDATE usage_usageevent SET batch_id = batch_id + 1 WHERE event_id = 'e1'",
     ),

@@ -38,12 +38,12 @@ class MemberForm(CapsForm):
     field_order = ("subscriber", "cycle_cap_mt", "day_cap_mt")
 
 
-def caps_in(form: CapsForm) -> dict[str, int]:
-    """Both caps in mt; an empty field caps nothing."""
-    values = form.cleaned_data
+def caps_in(form: CapsForm) -> pools.Caps:
+    """Both caps; an empty field caps nothing."""
+    month, day = form.cleaned_data["cycle_cap_mt"], form.cleaned_data["day_cap_mt"]
     return {
-        name: UNCAPPED if values[name] is None else values[name]
-        for name in ("cycle_cap_mt", "day_cap_mt")
+        "cycle_cap_mt": UNCAPPED if month is None else month,
+        "day_cap_mt": UNCAPPED if day is None else day,
     }
 
 
