@@ -68,7 +68,7 @@ def held_up() -> Iterator[threading.Event]:
 
 def gathered(reports: Sequence[tuple[str, bytes]], let_go: threading.Event) -> list[Any]:
     """Post these at once while the first waits for a lock, and let go when all are there."""
-    posting = threading.Thread(target=lambda: (time.sleep(1), let_go.set()))
+    posting = threading.Timer(1, let_go.set)
     posting.start()
     answers = at_once(len(reports), lambda number: post(*reports[number]))
     posting.join()
