@@ -11,9 +11,12 @@ SHARD_END = """
 """
 
 # An account with many millions of overage rows needs longer than a request may take; a shard waits
-# for another run's shard no longer than that one may take.
+# for another run's shard no longer than that one may take. Its lines, some 500 bytes each, are held
+# twice and sorted: in memory, unless there are more than a hundred thousand.
 SHARD_LIMITS = """
-    SELECT set_config('statement_timeout', '15min', true), set_config('lock_timeout', '15min', true)
+    SELECT set_config('statement_timeout', '15min', true),
+           set_config('lock_timeout', '15min', true),
+           set_config('work_mem', '64MB', true)
 """
 
 # A session keeps the plans of reference checks and triggers. Those that it made while the tables
@@ -42,9 +45,10 @@ NEW_IDS = """
 # item      unbilled charges and that overage as lines, of accounts without an invoice of the cycle
 # taxed     with the VAT rate of the last day of the month it is owed for, null if it is missing
 # summed    with the totals of its account, and its place: fees, packs, credits, then overage
-# bill      what accounts owe that owe zero or more, numbered in the order of account ids
+# bill      the lines of accounts that owe zero or more, with their ids
+# invoiced  the invoices, numbered in the order of account ids
 #
-# The answer counts what invoiced, marked and written did; `owed` and `used` are what the last two
+# The answer counts what invoiced, written and marked did; `owed` and `used` are what the last two
 # had to do; `missing` names the categories without a rate.
 BILL_SHARD = """
     WITH metered AS (
@@ -65,10 +69,11 @@ BILL_SHARD = """
         SELECT charge.account_id,
                charge.kind,
                charge.id AS charge_id,
-               (SELECT SUM(payment.amount_fen)
-                  FROM invoicing_payment AS payment
-                 WHERE payment.order_id = charge.order_id
-                   AND payment.state = 'succeeded') AS paid_fen,
+               CASE WHEN charge.order_id IS NOT NULL THEN (
+                   SELECT SUM(payment.amount_fen)
+                     FROM invoicing_payment AS payment
+                    WHERE payment.order_id = charge.order_id
+                      AND payment.state = 'succeeded') END AS paid_fen,
                charge.name,
                charge.name_en,
                subscriber.msisdn,
@@ -145,8 +150,7 @@ BILL_SHARD = """
                MAX(drawn.new_id) OVER (PARTITION BY drawn.account_id) AS invoice_id
           FROM (SELECT summed.*,
                        NEXTVAL(%(line_ids)s) AS line_id,
-                       CASE WHEN summed.position = 1 THEN NEXTVAL(%(invoice_ids)s) END AS new_id,
-                       DENSE_RANK() OVER (ORDER BY summed.account_id) AS serial
+                       CASE WHEN summed.position = 1 THEN NEXTVAL(%(invoice_ids)s) END AS new_id
                   FROM summed
                  WHERE summed.all_gross_fen >= 0 AND summed.rated) AS drawn
     ), invoiced AS (
@@ -157,7 +161,9 @@ BILL_SHARD = """
                bill.account_id,
                %(cycle)s,
                'final',
-               %(prefix)s || LPAD((%(first)s - 1 + bill.serial)::text, %(digits)s, '0'),
+               %(prefix)s || LPAD(
+                   (%(first)s - 1 + ROW_NUMBER() OVER (ORDER BY bill.account_id))::text,
+                   %(digits)s, '0'),
                bill.buyer_name,
                bill.buyer_tax_number,
                %(seller_name)s,
