@@ -14,7 +14,7 @@ from config.errors import DomainError
 from tests.faults.stress_processes import Plan, Report
 from tests.usage.conftest import END, HOUR, NOON, START, event
 from usage import corrections, enforcement, ledger, movements, pools, quota, supervising
-from usage.ingest import ingest
+from usage.ingest import Delivery, ingest, ingest_together
 from usage.ledger import Grant
 from usage.models import Node, UsageEvent
 from usage.models.pools import UNCAPPED
@@ -64,6 +64,7 @@ class Client:
         return {
             self.ingest: 30,
             self.send_again: 8,
+            self.send_together: 8,
             self.go_on_with_a_session: 24,
             self.debit_at_once: 5,
             self.top_up: 7,
@@ -95,6 +96,15 @@ class Client:
 
     def send_again(self) -> None:
         self._send(self.last)
+
+    def send_together(self) -> None:
+        """Single events and parts of the former batch, several deliveries in one transaction."""
+        parts = [[f"single{self.turn // 2}-{number}"] for number in range(4)]
+        parts += [self.last[:5], self.last[3:9]]
+        deliveries = [Delivery(self.node, [self._raw(one) for one in ids]) for ids in parts if ids]
+        results = ingest_together(deliveries, now=NOON)
+        assert not any(result.refusals for result in results), results
+        self.report.acknowledged += [id for ids in parts for id in ids]
 
     def _send(self, ids: list[str]) -> None:
         result = ingest(node=self.node, events=[self._raw(one) for one in ids], now=NOON)

@@ -95,8 +95,7 @@ def _live(asked: argparse.Namespace, runs: "RunsToKill") -> bool:
                 stood = runs.kill_each(carrier.cycle, dice=dice)
                 billing.bill_twice_at_once(running, carrier.cycle, by_tasks=asked.short)
             lines += proving.each_account_is_billed_once(carrier, stood)
-            lines += proving.events_are_stored_once(journal)[:3]
-            lines += proving.everything_adds_up(carrier)
+            lines += proving.at_the_end(journal, carrier)
             lines.append(proving.Line("answers that nobody should get", [], journal.surprises[:5]))
         except GaveUp as failure:
             raise Broken(f"{failure}") from failure

@@ -32,8 +32,7 @@ class Unanswered(Exception):
 
 
 class Caller:
-    """One client with its key; `patience` is how long it tries, `gives_up` how often it does not
-    even try again (of one)."""
+    """One client with its key, who sends again whatever was not answered."""
 
     def __init__(self, base: str, key: str, journal: Journal, dice: random.Random) -> None:
         self.base, self.journal, self.dice = f"{base}/api/v1", journal, dice
@@ -43,7 +42,8 @@ class Caller:
     def post(
         self, path: str, body: Any, headers: dict[str, str], *, gives_up: float = 0.0
     ) -> requests.Response:
-        """Send until it is answered; Unanswered when that takes too long or it gives up."""
+        """Send until it is answered; Unanswered when that takes too long, or when the caller gives
+        up after a doubt, as it does with this probability."""
         until = time.monotonic() + PATIENCE_SECONDS
         data = json.dumps(body).encode()
         self.journal.count("requests")

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -21,9 +20,11 @@ class Killer:
     """Knows how to find one process of each kind, and kills it."""
 
     def __init__(self, system: System, *, seed: int) -> None:
-        from django.conf import settings
+        from config.local.servers import local_servers
 
-        self.system, self.layout = system, settings.LAYOUT
+        self.system = system
+        # They make sure that the process is theirs: a dead one's number may be another's by now.
+        self.servers = {server.name: server for server in local_servers().servers}
         self.dice = random.Random(f"{seed} killer")
         self.kills: Counter[str] = Counter()
         self.kinds: dict[str, Callable[[], int | None]] = {
@@ -33,7 +34,7 @@ class Killer:
             "granian main": lambda: self._main("web"),
             "Celery worker child": lambda: self._child("worker"),
             "Celery worker": lambda: self._main("worker"),
-            "Valkey": lambda: _pid_in(self.layout.valkey / "valkey.pid"),
+            "Valkey": lambda: self.servers["Valkey"]._owner(),
         }
         # Who is started again by the supervisor, under whose patience.
         self.patience = {
@@ -48,7 +49,7 @@ class Killer:
 
     def kill(self, kind: str) -> bool:
         """Kill one process of a kind, if there is one just now."""
-        with suppress(psutil.Error, ProcessLookupError, OSError, KeyError, ValueError, IndexError):
+        with suppress(psutil.Error, ProcessLookupError, OSError, KeyError):
             pid = self.kinds[kind]()
             if pid is not None:
                 psutil.Process(pid).send_signal(signal.SIGKILL)
@@ -102,7 +103,7 @@ class Killer:
         return self.dice.choice(workers).pid if workers else None
 
     def _postmaster(self) -> int | None:
-        return _pid_in(self.layout.postgres / "data" / "postmaster.pid")
+        return self.servers["PostgreSQL"]._owner()
 
     def _backend(self) -> int | None:
         """A client's backend: one that works, if there is one."""
@@ -112,10 +113,3 @@ class Killer:
         mine = [pid for pid, title in backends.items() if "[local]" in title]
         busy = [pid for pid in mine if not backends[pid].rstrip().endswith("idle")]
         return self.dice.choice(busy or mine) if mine else None
-
-
-def _pid_in(file: Path) -> int | None:
-    """The process that a pid file names, if it lives."""
-    pid = int(file.read_text().split()[0])
-    alive = psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return pid if alive else None

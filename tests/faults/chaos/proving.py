@@ -1,7 +1,7 @@
 """The proof afterwards: what was acknowledged is there once, what was not is there once or not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import connection
@@ -77,6 +77,12 @@ def everything_adds_up(carrier: Carrier) -> list[Line]:
         Line("verify_ledger finds", [], proof.verify()),
         Line("assurance finds", [], months["differences"]),
     ]
+
+
+def at_the_end(journal: Journal, carrier: Carrier) -> list[Line]:
+    """The same once more, when the month is over and billed."""
+    lines = events_are_stored_once(journal) + everything_adds_up(carrier)
+    return [replace(line, what=f"at the end: {line.what}") for line in lines]
 
 
 def sent_again_nothing_changes(journal: Journal, caller: Caller) -> list[Line]:

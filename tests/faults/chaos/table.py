@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from .journal import Journal
 from .proving import Line
 
-WIDTH = 46
+WIDTH = 56
 
 
 def printed(kills: Counter[str], journal: Journal, lines: Sequence[Line]) -> str:
