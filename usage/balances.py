@@ -16,7 +16,7 @@ from .models import (
     PoolMember,
     PoolUsage,
 )
-from .periods import cycle_of
+from .periods import cycle_of, day_of
 from .waterfall import OpenBucket, in_burn_order
 
 # What the ledger had moved into the subscriber's buckets by an instant, and granted into them.
@@ -162,16 +162,18 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
 
 def _open(bucket: Bucket) -> OpenBucket:
     return OpenBucket(
-        id=bucket.pk,
+        owner_id=bucket.subscriber_id or bucket.pool_id or 0,
         priority=bucket.priority,
-        valid_from=bucket.valid_from,
         valid_until=bucket.valid_until,
-        model_ids=frozenset(bucket.model_ids),
+        for_all_models=not bucket.model_ids,
         created_at=bucket.created_at,
+        id=bucket.pk,
+        valid_from=bucket.valid_from,
         available_mt=bucket.remaining_mt - bucket.reserved_mt,
         size_mt=bucket.granted_mt + bucket.adjusted_mt,
         reserved_mt=bucket.reserved_mt,
         pool_id=bucket.pool_id,
+        model_ids=bucket.model_ids,
         minute_from=bucket.minute_from,
         minute_until=bucket.minute_until,
     )
@@ -232,7 +234,7 @@ def _pool_share(subscriber_id: int, now: datetime) -> PoolShare | None:
     return PoolShare(
         pool_id=member.pool_id,
         name=member.pool.name,
-        available_mt=min(free, stay.allowance_mt(now)),
+        available_mt=min(free, stay.allowance_mt(day_of(now))),
         used_this_cycle_mt=sum(used.values()),
         cycle_cap_mt=member.cycle_cap_mt,
         day_cap_mt=member.day_cap_mt,

@@ -15,7 +15,7 @@ from config.admin import ExactSearch, ReadOnlyAdmin, ReadOnlyInline, display
 from config.columns import link_to
 from config.formatting import exact_tokens
 
-from ..ingest import EVENTS_PER_BATCH
+from ..batches import EVENTS_PER_BATCH
 from ..models import Bucket, ChargingProfile, LedgerEntry, UsageBatch
 from .filters import NamingAdmin, holders
 from .granting import give_tokens
