@@ -5,7 +5,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("usage", "0023_pool_history")]
+    dependencies = [("usage", "0024_partitions_move_balances")]
 
     operations = [
         migrations.RunSQL(
