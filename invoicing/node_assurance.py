@@ -12,6 +12,7 @@ it, in the hour of the event (`correction_`), and the sum of both as `corrected_
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -57,41 +58,22 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
     """
     if not start < end <= start + timedelta(days=MOST_DAYS):
         raise periods.InvalidPeriod(f"Ask for 1 to {MOST_DAYS} days.")
-    about: dict[str, Any] = {
-        "from": periods.day_start(start),
-        "until": periods.day_start(end),
-        "most": MOST_DIFFERENCES,
-        "named": MOST_EVENTS,
-        "most_named": MOST_CORRECTIONS,
-    }
-    with proof.snapshot() as cursor:
-        refused = refused_between(cursor, start=about["from"], end=about["until"])
-        rows = [
-            *fetch(COUNTED, about),
-            *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
-            *fetch(REPEATED, about),
-            *fetch(PAID_EVENTS + AMENDED + CORRECTED_BY_HOUR, about),
-        ]
-        unbalanced = fetch(PAID_EVENTS + UNBALANCED, about)
-        unbalanced += fetch(PAID_EVENTS + AMENDED + UNBALANCED_CORRECTIONS, about)
-        named = _named(fetch(PAID_EVENTS + AMENDED + CORRECTIONS_NAMED, about))
-        names = dict(Node.objects.values_list("id", "name"))
-        numbers = {node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names}
-    hours = _hours(rows, refused)
-    evidence = _evidence(refused)
+    read = _read(start, end)
+    hours = _hours(read.rows, read.refused)
+    evidence = _evidence(read.refused)
     nodes = _nodes(hours)
     for (node_id, hour), row in hours.items():
         _conclude(row)
-        row |= {"node": names.get(node_id, str(node_id)), "hour": hour.isoformat()}
+        row |= {"node": read.names.get(node_id, str(node_id)), "hour": hour.isoformat()}
         row["events"] = evidence[node_id, hour][:MOST_EVENTS] if row["difference_tokens"] else []
-        row["amendments"] = named.get((node_id, hour), [])
+        row["amendments"] = read.amendments.get((node_id, hour), [])
     for node_id, row in nodes.items():
         _conclude(row)
-        row |= {"node": names.get(node_id, str(node_id)), "gaps": numbers.get(node_id, [])}
+        row |= {"node": read.names.get(node_id, str(node_id)), "gaps": read.gaps.get(node_id, [])}
     differences = [
         *_counted_otherwise(nodes, hours, evidence),
-        *_not_paid_for(unbalanced, names),
-        *_missing_batches(numbers, names),
+        *_not_paid_for(read.unbalanced, read.names),
+        *_missing_batches(read.gaps, read.names),
     ]
     return {
         "from": start.isoformat(),
@@ -100,6 +82,47 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
         "hours": list(hours.values()),
         "differences": differences[:MOST_DIFFERENCES],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the tables say of a period, all of one snapshot."""
+
+    refused: list[Refused]
+    rows: list[Row]
+    unbalanced: list[Row]
+    amendments: dict[Place, list[Row]]
+    names: dict[int, str]
+    gaps: dict[int, list[tuple[int, int]]]
+
+
+def _read(start: date, end: date) -> _Read:
+    about: dict[str, Any] = {
+        "from": periods.day_start(start),
+        "until": periods.day_start(end),
+        "most": MOST_DIFFERENCES,
+        "named": MOST_EVENTS,
+        "most_named": MOST_CORRECTIONS,
+    }
+    amended = PAID_EVENTS + AMENDED
+    with proof.snapshot() as cursor:
+        names = dict(Node.objects.values_list("id", "name"))
+        return _Read(
+            refused=refused_between(cursor, start=about["from"], end=about["until"]),
+            rows=[
+                *fetch(COUNTED, about),
+                *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
+                *fetch(REPEATED, about),
+                *fetch(amended + CORRECTED_BY_HOUR, about),
+            ],
+            unbalanced=[
+                *fetch(PAID_EVENTS + UNBALANCED, about),
+                *fetch(amended + UNBALANCED_CORRECTIONS, about),
+            ],
+            amendments=_named(fetch(amended + CORRECTIONS_NAMED, about)),
+            names=names,
+            gaps={node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names},
+        )
 
 
 def _empty() -> Row:

@@ -193,6 +193,14 @@ def leave_traces(subscriber: Subscriber) -> None:
         at=before(),
     )
     CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
+    leave_traces_of_nodes()
+    correct()
+    assert EventKey.objects.exists()
+    assert UsageEvent.objects.exists()
+
+
+def leave_traces_of_nodes() -> None:
+    """A node's counters, a callback to it, and a day that is past retention."""
     NodeCounter.objects.create(
         node_id=Node.objects.earliest("id").pk,
         at=before(),
@@ -216,6 +224,10 @@ def leave_traces(subscriber: Subscriber) -> None:
     DroppedDay.objects.create(
         day=date(2025, 1, 1), events=0, mt=0, debited_mt=0, dropped_at=before()
     )
+
+
+def correct() -> None:
+    """An amendment, and a rerating that moves nothing yet."""
     corrections.amend(
         event_id=UsageEvent.objects.order_by("id")[0].pk,
         counts=Counts(200, 0, 0, 0),
@@ -232,5 +244,3 @@ def leave_traces(subscriber: Subscriber) -> None:
         reason="a look",
         now=NOON,
     )
-    assert EventKey.objects.exists()
-    assert UsageEvent.objects.exists()

@@ -75,6 +75,10 @@ class MemberColumns:
     def pool_link(self, member: PoolMember) -> SafeString:
         return link_to("usage_pool", member.pool_id, member.pool)
 
+    @display(description=_("Membership"))
+    def details(self, member: PoolMember) -> SafeString:
+        return link_to("usage_poolmember", member.pk, _("Details"))
+
     @display(description=_("Cap a month"))
     def cycle_cap(self, member: PoolMember) -> str:
         return cap(member.cycle_cap_mt)
@@ -117,10 +121,9 @@ class MembershipInline(MemberColumns, ReadOnlyInline):
     """On the page of a subscriber."""
 
     model = PoolMember
-    show_change_link = True
     ordering = ("-joined_at",)
-    fields = ("pool_link", "cycle_cap", "used_cycle", "day_cap", "used_today", "joined_at")
-    readonly_fields = ("pool_link", "cycle_cap", "used_cycle", "day_cap", "used_today")
+    readonly_fields = ("pool_link", "cycle_cap", "used_cycle", "day_cap", "used_today", "details")
+    fields = (*readonly_fields[:-1], "joined_at", "details")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return with_usage(super().get_queryset(request).filter(left_at__isnull=True))
@@ -139,7 +142,7 @@ class PoolMemberAdmin(MemberColumns, ReadOnlyAdmin):
     """Newest first; other caps end one row and begin the next. Search: a number, a pool's id."""
 
     list_display = (
-        "subscriber_link",
+        "subscriber",
         "pool_link",
         "cycle_cap",
         "used_cycle",
@@ -148,7 +151,7 @@ class PoolMemberAdmin(MemberColumns, ReadOnlyAdmin):
         "joined_at",
         "left_at",
     )
-    list_display_links = ("joined_at",)
+    list_display_links = ("subscriber",)
     list_filter = (("left_at", EmptyFieldListFilter),)
     search_ids = ("pool_id", "subscriber_id")
     sortable_by = ("joined_at", "left_at")

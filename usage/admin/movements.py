@@ -229,7 +229,16 @@ class MovementColumns:
 class MovementInline(MovementColumns, ReadOnlyInline):
     model = Movement
     fk_name = "bucket"
-    fields = ("at", "kind", "amount_mt", "other_link", "actor", "reason")
+    fields = (
+        "at",
+        "kind",
+        "amount_mt",
+        "before_mt",
+        "after_mt",
+        "other_link",
+        "actor",
+        "reason",
+    )
     readonly_fields = ("other_link",)
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -240,7 +249,15 @@ class IncomingInline(MovementColumns, ReadOnlyInline):
     model = Movement
     fk_name = "other_bucket"
     verbose_name_plural = _("transfers from other buckets")
-    fields = ("at", "kind", "amount_mt", "bucket_link", "actor", "reason")
+    fields = (
+        "at",
+        "amount_mt",
+        "other_before_mt",
+        "other_after_mt",
+        "bucket_link",
+        "actor",
+        "reason",
+    )
     readonly_fields = ("bucket_link",)
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -251,7 +268,17 @@ class IncomingInline(MovementColumns, ReadOnlyInline):
 class MovementAdmin(MovementColumns, ReadOnlyAdmin):
     """Newest first. Search: a bucket's id, or a phone number of either side."""
 
-    list_display = ("at", "kind", "amount_mt", "bucket_link", "other_link", "actor", "reason")
+    list_display = (
+        "at",
+        "kind",
+        "amount_mt",
+        "bucket_link",
+        "before_mt",
+        "after_mt",
+        "other_link",
+        "actor",
+        "reason",
+    )
     list_display_links = ("at",)
     list_filter = ("kind",)
     list_select_related = ("bucket", "other_bucket")

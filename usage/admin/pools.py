@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Greatest
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.safestring import SafeString
@@ -64,10 +64,17 @@ class PoolBucketInline(BucketAmounts, ReadOnlyInline):
 
 class MemberInline(MemberColumns, ReadOnlyInline):
     model = PoolMember
-    show_change_link = True
+    per_page = 10
     verbose_name_plural = _("members")
-    fields = ("subscriber_link", "cycle_cap", "used_cycle", "day_cap", "used_today", "joined_at")
-    readonly_fields = ("subscriber_link", "cycle_cap", "used_cycle", "day_cap", "used_today")
+    readonly_fields = (
+        "subscriber_link",
+        "cycle_cap",
+        "used_cycle",
+        "day_cap",
+        "used_today",
+        "details",
+    )
+    fields = (*readonly_fields[:-1], "joined_at", "details")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return with_usage(super().get_queryset(request).filter(left_at__isnull=True))
@@ -75,8 +82,8 @@ class MemberInline(MemberColumns, ReadOnlyInline):
 
 class HistoryInline(MemberColumns, ReadOnlyInline):
     model = PoolMember
+    per_page = 10
     verbose_name_plural = _("joins and leaves")
-    ordering = ("-joined_at",)
     fields = (
         "subscriber_link",
         "cycle_cap",
@@ -89,7 +96,8 @@ class HistoryInline(MemberColumns, ReadOnlyInline):
     readonly_fields = ("subscriber_link", "cycle_cap", "day_cap")
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).select_related("subscriber")
+        rows = super().get_queryset(request).select_related("subscriber", "pool")
+        return rows.order_by(Greatest("joined_at", "left_at").desc(), "-pk")
 
 
 class PoolInline(ReadOnlyInline):
@@ -156,7 +164,7 @@ class PoolAdmin(ReadOnlyAdmin):
     def granted(self, pool: Any) -> str:
         return exact_tokens(pool.granted_mt)
 
-    @display(description=_("Left"))
+    @display(description=_("Tokens left"))
     def left(self, pool: Any) -> str:
         return exact_tokens(pool.remaining_mt)
 
