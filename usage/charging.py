@@ -6,13 +6,15 @@ advisory lock. Everything here runs inside the caller's transaction.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime
+from operator import attrgetter
+
+import msgspec
 
 from . import enforcement
 from .database import Cursor, copy_lines
 from .locking import Standing, lock_standing
-from .periods import cycle_of, day_of
+from .periods import cycle_of
 from .waterfall import OpenBucket, burn
 
 # The periods whose buckets are closed already: usage of such a time comes late.
@@ -69,18 +71,19 @@ OVERAGE_COLUMNS = (
 )
 
 
-@dataclass(slots=True)
-class Usage:
-    """One event to be charged, and afterwards what became of its tokens (all mt)."""
+class Usage(msgspec.Struct, gc=False):
+    """One event to be charged, `day` being the billing day of its time, and afterwards what
+    became of its tokens (all mt)."""
 
     id: int
     batch_id: int
     subscriber_id: int
     model_id: int
     occurred_at: datetime
+    day: date
     mt: int
     late: bool = False
-    debits: list[tuple[OpenBucket, int]] = field(default_factory=list)
+    debits: list[tuple[OpenBucket, int]] = []
     priced_mt: int = 0
     uncovered_mt: int = 0
 
@@ -100,20 +103,25 @@ def charge(
     """
     if standing is None:
         standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
-    ordered = sorted(usages, key=lambda usage: (usage.occurred_at, usage.id))
+    ordered = sorted(usages, key=attrgetter("occurred_at", "id"))
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
+    own, memberships = standing.own, standing.memberships
     for usage in ordered:
         at = now if usage.late else usage.occurred_at
-        buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
+        if usage.subscriber_id in memberships:
+            buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
+        else:
+            buckets, pool_mt = own.get(usage.subscriber_id, []), None
         usage.debits, uncovered = burn(
             buckets, model_id=usage.model_id, at=at, mt=usage.mt, pool_mt=pool_mt
         )
-        if pool_mt is not None:
+        if pool_mt is not None and usage.debits:
             _count_pool_usage(standing, usage, at)
         if uncovered:
             left.append((usage, uncovered))
-    totals = priced_totals(cursor, standing, (usage.occurred_at for usage in ordered), now=now)
+    cycles = {day.replace(day=1) for day in {usage.day for usage in ordered}}
+    totals = priced_totals(cursor, standing, cycles, now=now)
     _price(left, standing, totals)
     _write(cursor, ordered, standing, now)
     latest = {usage.subscriber_id: usage.occurred_at for usage in ordered}
@@ -125,18 +133,13 @@ def _count_pool_usage(standing: Standing, usage: Usage, at: datetime) -> None:
     membership = standing.membership(usage.subscriber_id, at)
     taken = sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None)
     if membership is not None and taken:
-        membership.take(at, taken)
+        membership.take(standing.days.of(at), taken)
 
 
 def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> None:
     """Usage is late when its time lies in a closed bucket's period and in no open one's."""
     without = [
-        usage
-        for usage in usages
-        if not any(
-            bucket.valid_from <= usage.occurred_at < bucket.valid_until
-            for bucket in standing.buckets(usage.subscriber_id, usage.occurred_at)[0]
-        )
+        usage for usage in usages if not standing.is_open(usage.subscriber_id, usage.occurred_at)
     ]
     if not without:
         return
@@ -155,15 +158,15 @@ def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> N
 
 
 def priced_totals(
-    cursor: Cursor, standing: Standing, times: Iterable[datetime], *, now: datetime
+    cursor: Cursor, standing: Standing, cycles: Iterable[date], *, now: datetime
 ) -> dict[tuple[int, date], int]:
-    """Priced overage so far of the pay-as-you-go subscribers, by subscriber and cycle, in mt; the
-    cycles are those of `times` and of `now`."""
+    """Priced overage so far of the pay-as-you-go subscribers, by subscriber and cycle, in mt: of
+    these cycles and of that of `now`."""
     payg = [owner for owner, one in standing.profiles.items() if one.beyond == "payg"]
     totals: dict[tuple[int, date], int] = defaultdict(int)
     if payg:
-        cycles = sorted({cycle_of(now), *(cycle_of(at) for at in times)})
-        for owner, cycle, priced in cursor.execute(CYCLE_OVERAGE, {"ids": payg, "cycles": cycles}):
+        row = {"ids": payg, "cycles": sorted({cycle_of(now), *cycles})}
+        for owner, cycle, priced in cursor.execute(CYCLE_OVERAGE, row).fetchall():
             totals[owner, cycle] = priced
     return totals
 
@@ -177,7 +180,7 @@ def _price(
     for usage, mt in left:
         profile = standing.profiles[usage.subscriber_id]
         if profile.beyond == "payg":
-            key = usage.subscriber_id, cycle_of(usage.occurred_at)
+            key = usage.subscriber_id, usage.day.replace(day=1)
             held = profile.reserved_payg_mt
             usage.priced_mt = min(mt, max(0, profile.payg_cap_mt - held - totals[key]))
             totals[key] += usage.priced_mt
@@ -201,7 +204,7 @@ def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: dat
         cursor, [one for one in usages if one.priced_mt or one.uncovered_mt], standing, now
     )
     if standing.of_pools:
-        _write_pool_usage(cursor, usages, now)
+        _write_pool_usage(cursor, usages, standing, now)
 
 
 def _write_overage(
@@ -213,7 +216,7 @@ def _write_overage(
     sums: dict[tuple[int, date], list[int]] = defaultdict(lambda: [0, 0])
     for usage in usages:
         profile = standing.profiles[usage.subscriber_id]
-        cycle = cycle_of(usage.occurred_at)
+        cycle = usage.day.replace(day=1)
         sums[usage.subscriber_id, cycle][0] += usage.priced_mt
         sums[usage.subscriber_id, cycle][1] += usage.uncovered_mt
         head = (
@@ -242,10 +245,12 @@ def add_cycle_overage(cursor: Cursor, sums: Mapping[tuple[int, date], tuple[int,
     )
 
 
-def _write_pool_usage(cursor: Cursor, usages: Sequence[Usage], now: datetime) -> None:
+def _write_pool_usage(
+    cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime
+) -> None:
     sums: dict[tuple[int, date, int], int] = defaultdict(int)
     for usage in usages:
-        day = day_of(now if usage.late else usage.occurred_at)
+        day = standing.days.of(now) if usage.late else usage.day
         for bucket, mt in usage.debits:
             if bucket.pool_id is not None:
                 sums[usage.subscriber_id, day, bucket.pool_id] += mt

@@ -7,14 +7,14 @@ uncovered. Everything runs in the caller's transaction, under the locks of those
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 from . import callbacks, taking_back
 from .amended import NetEvent, net_events
+from .batches import EVENTS_PER_BATCH, Batch, Tally, add_batches, next_batches
 from .charging import Usage, charge
 from .database import Cursor
 from .enforcement import reconsider
-from .ingest import ADD_BATCH, ADD_TALLY, EVENTS_PER_BATCH, NEXT_BATCH, Tally
 from .locking import lock_pools, lock_profiles
 from .models import Amendment, UsageBatch
 from .normalising import Counts
@@ -117,8 +117,8 @@ def _numbered(cursor: Cursor, changes: Sequence[Change]) -> list[_Row]:
     for change in changes:
         by_node[change.event.node_id].append(change)
     written = []
-    for _node, own in sorted(by_node.items()):
-        batch_id: int = cursor.execute(NEXT_BATCH).fetchone()[0]  # type: ignore[index]
+    numbers = next_batches(cursor, len(by_node))
+    for batch_id, (_node, own) in zip(numbers, sorted(by_node.items()), strict=True):
         first = batch_id * EVENTS_PER_BATCH
         written += [_Row(one, first + place, batch_id) for place, one in enumerate(own)]
     return written
@@ -152,6 +152,7 @@ def _charge(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
                 event.subscriber_id,
                 event.model_id,
                 event.occurred_at,
+                day_of(event.occurred_at),
                 one.change.mt,
             )
         )
@@ -189,11 +190,12 @@ def _amendment(one: _Row, now: datetime) -> Amendment:
 
 def _record(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
     """The batches of the amendments with their tallies by day of use: no events, signed mt."""
-    by_batch: dict[int, dict[date, Tally]] = defaultdict(lambda: defaultdict(Tally))
-    nodes: dict[int, int] = {}
+    batches: dict[int, Batch] = {}
     for one in written:
-        nodes[one.batch_id] = one.change.event.node_id
-        by_batch[one.batch_id][day_of(one.change.event.occurred_at)].add(
+        event = one.change.event
+        if one.batch_id not in batches:
+            batches[one.batch_id] = Batch(one.batch_id, event.node_id, UsageBatch.Kind.CORRECTION)
+        batches[one.batch_id].by_day[day_of(event.occurred_at)].add(
             Tally(
                 accepted_mt=one.change.mt,
                 debited_mt=one.debited_mt,
@@ -201,11 +203,4 @@ def _record(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
                 uncovered_mt=one.uncovered_mt,
             )
         )
-    for batch_id, by_day in sorted(by_batch.items()):
-        total = Tally()
-        for tally in by_day.values():
-            total.add(tally)
-        head = {"batch_id": batch_id, "node_id": nodes[batch_id], "sequence": None, "now": now}
-        cursor.execute(ADD_BATCH, head | {"kind": UsageBatch.Kind.CORRECTION} | total.as_row())
-        for day, tally in sorted(by_day.items()):
-            cursor.execute(ADD_TALLY, {"batch_id": batch_id, "day": day} | tally.as_row())
+    add_batches(cursor, [batches[number] for number in sorted(batches)], now=now)

@@ -3,18 +3,18 @@
 import gzip
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from django.conf import settings
 
 from config.errors import DomainError
 
-from .normalising import Counts, UnreadableUsage, normalise, usage_of
-from .periods import day_of
+from .normalising import ChatUsage, Counts, UnreadableUsage, normalise, usage_of
+from .periods import Days, day_of
 
 SINGLE = "application/cloudevents+json"
 BATCHES = {"application/cloudevents-batch+json", "application/json"}
@@ -61,9 +61,25 @@ class Envelope(msgspec.Struct):
     type: str = ""
 
 
-@dataclass(slots=True)
-class Candidate:
-    """An event that reads well, with the position it has in its batch."""
+class _ChatData(msgspec.Struct, gc=False):
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    usage: ChatUsage
+
+
+class _ChatEnvelope(msgspec.Struct, gc=False):
+    """The envelope of nearly every event: its usage has the OpenAI chat shape."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: _ChatData
+    type: str = ""
+
+
+class Candidate(msgspec.Struct, gc=False):
+    """An event that reads well, with the position it has in its batch and its billing day."""
 
     position: int
     raw: bytes
@@ -71,12 +87,12 @@ class Candidate:
     source: str
     subject: str
     model: str
-    occurred_at: datetime
+    occurred_at: datetime  # in UTC
+    day: date
     counts: Counts
 
 
-@dataclass(slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, gc=False):
     """An event that is not counted, why, and the day its attempt belongs to in the proof."""
 
     position: int
@@ -99,6 +115,7 @@ class _Labels(msgspec.Struct):
 
 
 _envelope = msgspec.json.Decoder(Envelope)
+_chat_envelope = msgspec.json.Decoder(_ChatEnvelope)
 _labels = msgspec.json.Decoder(_Labels)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(msgspec.Raw)
@@ -163,22 +180,64 @@ def _inflate(body: bytes, encoding: str) -> bytes:
     return body
 
 
-def read_event(*, position: int, raw: bytes, now: datetime) -> Candidate | Refusal:
-    """Read one event and check what can be checked without the database."""
-    try:
-        event = _envelope.decode(raw)
-        counts = normalise(usage_of(event.data))
-        model = event.data.get("model")
-        _check_texts(event, model)
-        day = day_of(event.time)  # a time at the edge of the calendar has none here
-    except (*UNREADABLE, UnreadableUsage, OverflowError) as error:
-        return _unreadable(position=position, raw=raw, detail=str(error), now=now)
-    code, detail = _check_time(event.time, now)
-    if code:
-        return Refusal(position, raw, event.id, event.source, event.subject, day, code, detail)
-    # In UTC like all that comes from the database: times of one zone compare ten times faster.
-    at = event.time.astimezone(UTC)
-    return Candidate(position, raw, event.id, event.source, event.subject, str(model), at, counts)
+def read_events(events: Sequence[bytes], *, now: datetime) -> list[Candidate | Refusal]:
+    """Read the events of a request that came at `now`, and check what can be checked without the
+    database."""
+    reader = _Reader(now)
+    return [reader.read(position, raw) for position, raw in enumerate(events)]
+
+
+class _Reader:
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._newest = now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS)
+        self._oldest = now - timedelta(days=settings.EVENT_MAX_AGE_DAYS)
+        self._days = Days()
+
+    def read(self, position: int, raw: bytes) -> Candidate | Refusal:
+        try:
+            event = _chat_envelope.decode(raw)
+            # In UTC like all that comes from the database: times of one zone compare faster.
+            at = event.time.astimezone(UTC)
+            counts = event.data.usage.counts()
+        except (*UNREADABLE, OverflowError):
+            return self._read_any(position, raw)
+        if (
+            counts is None
+            or not self._oldest <= at <= self._newest
+            or not (event.id.isprintable() and event.source.isprintable())
+            or not event.subject.isprintable()
+        ):
+            return self._read_any(position, raw)
+        return Candidate(
+            position,
+            raw,
+            event.id,
+            event.source,
+            event.subject,
+            event.data.model,
+            at,
+            self._days.of(at),
+            counts,
+        )
+
+    def _read_any(self, position: int, raw: bytes) -> Candidate | Refusal:
+        """The same of any shape, with the reason when it is refused."""
+        try:
+            event = _envelope.decode(raw)
+            counts = normalise(usage_of(event.data))
+            model = event.data.get("model")
+            _check_texts(event, model)
+            day = day_of(event.time)  # a time at the edge of the calendar has none here
+        except (*UNREADABLE, UnreadableUsage, OverflowError) as error:
+            return _unreadable(position=position, raw=raw, detail=str(error), now=self._now)
+        code, detail = _check_time(event.time, self._now)
+        if code:
+            return Refusal(position, raw, event.id, event.source, event.subject, day, code, detail)
+        at = event.time.astimezone(UTC)
+        return Candidate(
+            position, raw, event.id, event.source, event.subject, str(model), at, day, counts
+        )
 
 
 def _check_texts(event: Envelope, model: object) -> None:

@@ -7,15 +7,15 @@ need no lock of their own.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+
+import msgspec
 
 from config.errors import DomainError
 
 from .database import Cursor
-from .periods import cycle_of, day_of
-from .waterfall import OpenBucket, in_burn_order
+from .periods import Days, cycle_of
+from .waterfall import OpenBucket
 
 # In subscriber order, so that two batches never wait for each other crosswise.
 LOCK_PROFILES = """
@@ -57,24 +57,23 @@ POOL_USAGE = """
 # What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
 # its snapshot must hold what the former owner of the locks has written.
 OPEN_BUCKETS = """
-    SELECT bucket.subscriber_id, bucket.id, bucket.priority, bucket.valid_from,
-           bucket.valid_until, bucket.model_ids, bucket.created_at,
+    SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until,
+           cardinality(bucket.model_ids) = 0, bucket.created_at, bucket.id, bucket.valid_from,
            bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt,
-           bucket.reserved_mt, bucket.pool_id, bucket.minute_from, bucket.minute_until
+           bucket.reserved_mt, bucket.pool_id,
+           CASE WHEN cardinality(bucket.model_ids) > 0 THEN bucket.model_ids END,
+           bucket.minute_from, bucket.minute_until
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NULL
      ORDER BY bucket.subscriber_id, bucket.id
 """
 
-OPEN_POOL_BUCKETS = OPEN_BUCKETS.replace(
-    "bucket.subscriber_id = ANY(%(ids)s)", "bucket.pool_id = ANY(%(ids)s)"
-).replace("ORDER BY bucket.subscriber_id, bucket.id", "ORDER BY bucket.pool_id, bucket.id")
+OPEN_POOL_BUCKETS = OPEN_BUCKETS.replace("bucket.subscriber_id", "bucket.pool_id")
 
 OLDEST_USAGE = timedelta(days=63)  # a day more than events may be old
 
 
-@dataclass(slots=True)
-class Profile:
+class Profile(msgspec.Struct, gc=False):
     """A charging profile as charging holds it, locked."""
 
     subscriber_id: int
@@ -93,8 +92,7 @@ class Profile:
     noticed_percent: int
 
 
-@dataclass(slots=True)
-class Membership:
+class Membership(msgspec.Struct):
     """When a subscriber may draw on a pool, how much, and what it took so far (mt by day)."""
 
     pool_id: int
@@ -102,33 +100,31 @@ class Membership:
     left_at: datetime | None
     cycle_cap_mt: int
     day_cap_mt: int
-    used_mt: dict[date, int] = field(default_factory=dict)
+    used_mt: dict[date, int] = {}
 
     def covers(self, at: datetime) -> bool:
         """Whether the subscriber was a member then."""
         return self.joined_at <= at and (self.left_at is None or at < self.left_at)
 
-    def allowance_mt(self, at: datetime) -> int:
-        """What the caps still let it take for usage of this instant."""
-        cycle, today = cycle_of(at), day_of(at)
-        month = sum(mt for day, mt in self.used_mt.items() if day.replace(day=1) == cycle)
-        return max(0, min(self.cycle_cap_mt - month, self.day_cap_mt - self.used_mt.get(today, 0)))
+    def allowance_mt(self, day: date) -> int:
+        """What the caps still let it take for usage of this day."""
+        cycle = day.replace(day=1)
+        month = sum(mt for each, mt in self.used_mt.items() if each.replace(day=1) == cycle)
+        return max(0, min(self.cycle_cap_mt - month, self.day_cap_mt - self.used_mt.get(day, 0)))
 
-    def take(self, at: datetime, mt: int) -> None:
-        """Count what was taken."""
-        day = day_of(at)
+    def take(self, day: date, mt: int) -> None:
+        """Count what was taken for usage of this day."""
         self.used_mt[day] = self.used_mt.get(day, 0) + mt
 
 
-@dataclass(slots=True)
-class Standing:
+class Standing(msgspec.Struct):
     """Locked subscribers with all that may pay for them; lists of buckets are in burn order."""
 
     profiles: dict[int, Profile]
     own: dict[int, list[OpenBucket]]
-    memberships: dict[int, list[Membership]] = field(default_factory=dict)
-    of_pools: dict[int, list[OpenBucket]] = field(default_factory=dict)
-    _merged: dict[tuple[int, int], list[OpenBucket]] = field(default_factory=dict)
+    memberships: dict[int, list[Membership]] = {}
+    of_pools: dict[int, list[OpenBucket]] = {}
+    days: Days = msgspec.field(default_factory=Days)
 
     def membership(self, subscriber_id: int, at: datetime) -> Membership | None:
         """The membership in force at an instant."""
@@ -140,25 +136,38 @@ class Standing:
     def buckets(self, subscriber_id: int, at: datetime) -> tuple[list[OpenBucket], int | None]:
         """What a subscriber may draw on for usage of this instant, and how much of it from the
         pool (None: it is in none)."""
+        own = self.own.get(subscriber_id, [])
         membership = self.membership(subscriber_id, at)
         if membership is None:
-            return self.own.get(subscriber_id, []), None
-        key = subscriber_id, membership.pool_id
-        if key not in self._merged:
-            self._merged[key] = in_burn_order(
-                [*self.own.get(subscriber_id, []), *self.of_pools.get(membership.pool_id, [])],
-                pool_first=self.profiles[subscriber_id].pool_first,
-            )
-        return self._merged[key], membership.allowance_mt(at)
+            return own, None
+        shared = self.of_pools.get(membership.pool_id, [])
+        merged = shared + own if self.profiles[subscriber_id].pool_first else own + shared
+        return merged, membership.allowance_mt(self.days.of(at))
+
+    def is_open(self, subscriber_id: int, at: datetime) -> bool:
+        """Whether the instant lies in the validity of an open bucket, used up or not."""
+        for bucket in self.own.get(subscriber_id, ()):
+            if bucket.valid_from <= at < bucket.valid_until:
+                return True
+        membership = self.membership(subscriber_id, at)
+        return membership is not None and any(
+            bucket.valid_from <= at < bucket.valid_until
+            for bucket in self.of_pools.get(membership.pool_id, ())
+        )
 
     def has_left(self, subscriber_id: int, at: datetime) -> bool:
         """Whether anything is not used at this instant, held by a session or not."""
-        buckets, allowance = self.buckets(subscriber_id, at)
-        return any(
-            bucket.available_mt + bucket.reserved_mt > 0
-            and (bucket.pool_id is None or allowance)
-            and bucket.is_valid(at)
-            for bucket in buckets
+        for bucket in self.own.get(subscriber_id, ()):
+            if bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(at):
+                return True
+        membership = self.membership(subscriber_id, at)
+        return (
+            membership is not None
+            and membership.allowance_mt(self.days.of(at)) > 0
+            and any(
+                bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(at)
+                for bucket in self.of_pools.get(membership.pool_id, ())
+            )
         )
 
 
@@ -172,10 +181,9 @@ class UnknownSubscriber(DomainError):
 
 def lock_profiles(cursor: Cursor, ids: Sequence[int]) -> dict[int, Profile]:
     """Lock the profiles of these subscribers, in order; every one of them must exist."""
-    rows = cursor.execute(LOCK_PROFILES, {"ids": sorted(ids)}, prepare=True)
+    rows = cursor.execute(LOCK_PROFILES, {"ids": sorted(ids)}, prepare=True).fetchall()
     profiles = {row[0]: Profile(*row) for row in rows}
-    missing = set(ids) - set(profiles)
-    if missing:
+    if missing := set(ids) - profiles.keys():
         raise UnknownSubscriber(f"No charging profile for subscribers {sorted(missing)[:5]}.")
     return profiles
 
@@ -206,27 +214,32 @@ def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Stand
     profiles, memberships = lock_owners(cursor, ids, now=now)
     if pools := _pools_of(memberships):
         _read_pool_usage(cursor, memberships, now)
-    own: dict[int, list[OpenBucket]] = defaultdict(list)
-    for owner, *row in cursor.execute(OPEN_BUCKETS, {"ids": sorted(ids)}, prepare=True):
-        own[owner].append(_bucket(row))
-    of_pools: dict[int, list[OpenBucket]] = defaultdict(list)
-    if pools:
-        for _owner, *row in cursor.execute(OPEN_POOL_BUCKETS, {"ids": pools}):
-            bucket = _bucket(row)
-            assert bucket.pool_id is not None  # by the query
-            of_pools[bucket.pool_id].append(bucket)
-    ordered = {owner: in_burn_order(buckets) for owner, buckets in own.items()}
-    return Standing(profiles, ordered, memberships, of_pools)
+    own = _open_buckets(cursor, OPEN_BUCKETS, sorted(ids))
+    of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
+    return Standing(profiles, own, memberships, of_pools)
 
 
-def _bucket(row: Sequence[Any]) -> OpenBucket:
-    number, priority, start, end, models, created, *rest = row
-    return OpenBucket(number, priority, start, end, frozenset(models), created, *rest)
+def _open_buckets(
+    cursor: Cursor, statement: str, owners: Sequence[int]
+) -> dict[int, list[OpenBucket]]:
+    """Open buckets by owner, in burn order."""
+    found: dict[int, list[OpenBucket]] = {}
+    owner_id, own = 0, list[OpenBucket]()
+    for row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
+        bucket = OpenBucket(*row)
+        if bucket.owner_id != owner_id:
+            owner_id, own = bucket.owner_id, []
+            found[owner_id] = own
+        own.append(bucket)
+    for own in found.values():
+        if len(own) > 1:
+            own.sort()
+    return found
 
 
 def _memberships(cursor: Cursor, ids: Sequence[int], now: datetime) -> dict[int, list[Membership]]:
     found: dict[int, list[Membership]] = defaultdict(list)
-    rows = cursor.execute(MEMBERSHIPS, {"ids": sorted(ids), "since": now - OLDEST_USAGE})
+    rows = cursor.execute(MEMBERSHIPS, {"ids": sorted(ids), "since": now - OLDEST_USAGE}).fetchall()
     for owner, *row in rows:
         found[owner].append(Membership(*row))
     return found
@@ -237,7 +250,7 @@ def _read_pool_usage(
 ) -> None:
     since = cycle_of(now - OLDEST_USAGE)
     used: dict[tuple[int, int], dict[date, int]] = defaultdict(dict)
-    rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since})
+    rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since}).fetchall()
     for owner, pool_id, day, mt in rows:
         used[owner, pool_id][day] = mt
     for owner, own in memberships.items():

@@ -6,7 +6,9 @@ input. Sources: the engines' API types and recorded answers, see tests/usage/pay
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 MAX_TOKENS = 10**12  # of one kind in one request: keeps every product inside 64 bits
 
@@ -23,6 +25,47 @@ class Counts(NamedTuple):
 
 class UnreadableUsage(ValueError):
     """The usage object has no shape we know, or its numbers contradict each other."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: Count | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
+class ChatUsage(msgspec.Struct, gc=False):
+    """The OpenAI chat shape as typed JSON: what decodes into it needs no further look at types."""
+
+    prompt_tokens: Count
+    completion_tokens: Count | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+
+    def counts(self) -> Counts | None:
+        """What `normalise` makes of it; None where that would refuse it."""
+        prompt, completion = self.prompt_tokens, self.completion_tokens or 0
+        given, made = self.prompt_tokens_details, self.completion_tokens_details
+        cached = None if given is None else given.cached_tokens
+        if cached is None:
+            cached = self.prompt_cache_hit_tokens or 0
+        reasoning = None if made is None else made.reasoning_tokens
+        if reasoning is None:
+            reasoning = self.reasoning_tokens or 0
+        if (
+            cached > prompt
+            or reasoning > completion
+            or self.total_tokens not in (None, prompt + completion)
+        ):
+            return None
+        return Counts(prompt - cached, cached, completion - reasoning, reasoning)
 
 
 def normalise(usage: Mapping[str, Any]) -> Counts:

@@ -24,6 +24,21 @@ def day_of(instant: datetime) -> date:
     return instant.astimezone(BILLING_ZONE).date()
 
 
+class Days:
+    """The billing-zone days of many instants that mostly fall on the same one."""
+
+    def __init__(self) -> None:
+        self._start = self._end = datetime.max.replace(tzinfo=UTC)
+        self._day = date.max
+
+    def of(self, instant: datetime) -> date:
+        """As `day_of`."""
+        if not self._start <= instant < self._end:
+            self._day = day_of(instant)
+            self._start, self._end = day_start(self._day), day_end(self._day)
+        return self._day
+
+
 def cycle_of(instant: datetime) -> date:
     """The cycle that holds an aware instant, as the first day of its month."""
     return day_of(instant).replace(day=1)

@@ -8,7 +8,8 @@ from django.db import transaction
 
 from config.errors import DomainError
 
-from .ingest import BatchResult, Tally, ingest
+from .batches import BatchResult, Tally
+from .ingest import ingest
 from .models import Node, QuarantinedEvent, UsageBatch
 
 MOST = 10_000

@@ -5,7 +5,7 @@ tokens, and sent again as it was. Used tokens travel as usage events and are cha
 code as any batch. Locks: event keys, the charging profiles, pools; session rows come after them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from django.db import transaction
@@ -15,10 +15,10 @@ from config.retrying import retry_transaction
 
 from . import sessions
 from .database import Cursor, fast_cursor
-from .decoding import Candidate, Refusal, read_event
-from .ingest import Claimed, claim
+from .decoding import Candidate, Refusal, read_events
+from .ingest import Claimed, Delivery, claim
 from .locking import Standing, lock_owners, lock_standing
-from .models import Node, QuotaSession
+from .models import Node, QuotaSession, UsageBatch
 from .resolving import Subjects
 from .serving import Ask, Raced, serve
 from .sessions import Answer, Session, StoredAnswer
@@ -85,7 +85,7 @@ def create(
     With `one_shot` the events are charged and nothing is held. Raises SequenceReused,
     SessionExists; the result in the answer tells why nothing was granted.
     """
-    read = _read(ask.events, now)
+    read = read_events(ask.events, now=now)
 
     def once() -> Answer:
         with transaction.atomic(), fast_cursor() as cursor:
@@ -98,7 +98,7 @@ def create(
             )
             if found is not None:
                 return _replayed(found, ask) or _second(found[0])
-            batch = claim(cursor, node=node, read=read, now=now) if read else None
+            batch = _claim(cursor, node, ask, read, now)
             subscriber_id, api_key_id = _subscriber(cursor, subject, now)
             session = Session(
                 0,
@@ -135,14 +135,14 @@ def release(*, node: Node, ref: str, ask: Ask, now: datetime) -> Answer:
 
 
 def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -> Answer:
-    read = _read(ask.events, now)
+    read = read_events(ask.events, now=now)
 
     def once() -> Answer:
         with transaction.atomic(), fast_cursor() as cursor:
             known = _existing(cursor, node, ref, ask)
             if isinstance(known, Answer):
                 return known
-            batch = claim(cursor, node=node, read=read, now=now) if read else None
+            batch = _claim(cursor, node, ask, read, now)
             before = known.subscriber_id
             if before is None:
                 known.subscriber_id, known.api_key_id = _subscriber(cursor, known.subject, now)
@@ -168,8 +168,15 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
     return _repeated(once)
 
 
-def _read(events: Sequence[bytes], now: datetime) -> list[Candidate | Refusal]:
-    return [read_event(position=position, raw=raw, now=now) for position, raw in enumerate(events)]
+def _claim(
+    cursor: Cursor, node: Node, ask: Ask, read: list[Candidate | Refusal], now: datetime
+) -> Claimed | None:
+    """The batch of what was used; None when nothing is reported."""
+    if not read:
+        return None
+    delivery = Delivery(node, ask.events, UsageBatch.Kind.QUOTA)
+    [batch] = claim(cursor, [delivery], [read], now=now)
+    return batch
 
 
 def _repeated(once: Callable[[], Answer]) -> Answer:

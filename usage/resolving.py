@@ -1,17 +1,17 @@
 """Who and what an event names: subject -> subscriber, model -> weight, at the time of use."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from .normalising import Counts
 
-# The holders of numbers in question, in order of validity.
+# The holders of numbers in question, in order of validity, which never overlaps.
 HOLDERS = """
-    SELECT assignment.msisdn, assignment.subscriber_id,
-           assignment.valid_from, assignment.valid_until
+    SELECT assignment.msisdn, assignment.subscriber_id, assignment.valid_from
       FROM accounts_numberassignment AS assignment
      WHERE assignment.msisdn = ANY(%(msisdns)s)
      ORDER BY assignment.msisdn, assignment.valid_from
@@ -43,8 +43,7 @@ WEIGHTS = """
 """
 
 
-@dataclass(slots=True, frozen=True)
-class RatedWeight:
+class RatedWeight(msgspec.Struct, frozen=True, gc=False):
     """A weight with its validity; rating is exact: raw tokens x thousandths = millitokens."""
 
     id: int
@@ -55,12 +54,13 @@ class RatedWeight:
 
     def mt(self, counts: Counts) -> int:
         """Millitokens of these raw counts."""
-        milli = self.milli
+        computed, cached, output, reasoning = counts
+        for_computed, for_cached, for_output, for_reasoning = self.milli
         return (
-            counts.input * milli.input
-            + counts.cached * milli.cached
-            + counts.output * milli.output
-            + counts.reasoning * milli.reasoning
+            computed * for_computed
+            + cached * for_cached
+            + output * for_output
+            + reasoning * for_reasoning
         )
 
 
@@ -69,14 +69,16 @@ class Weights:
 
     def __init__(self, cursor: Any) -> None:
         self._by_name: dict[str, list[RatedWeight]] = defaultdict(list)
-        for model_id, code, aliases, weight_id, start, end, *milli in cursor.execute(WEIGHTS):
+        for model_id, code, aliases, weight_id, start, end, *milli in cursor.execute(
+            WEIGHTS
+        ).fetchall():
             weight = RatedWeight(weight_id, model_id, start, end, Counts(*milli))
             for name in (code, *aliases):
                 self._by_name[name.lower()].append(weight)
 
     def at(self, *, model: str, at: datetime) -> RatedWeight | None:
         """The weight of a model, named in any letter case, at an instant; None when it has none."""
-        for weight in self._by_name.get(model.lower(), ()):
+        for weight in self._by_name.get(model) or self._by_name.get(model.lower()) or ():
             if weight.valid_from <= at and (weight.valid_until is None or at < weight.valid_until):
                 return weight
         return None
@@ -87,13 +89,13 @@ class Subjects:
 
     def __init__(self, cursor: Any, subjects: Iterable[str]) -> None:
         named = set(subjects)
-        self._holders: dict[str, list[tuple[int, datetime, datetime | None]]] = defaultdict(list)
+        self._holders: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
         self._ids: dict[str, int] = {}
         self._keys: dict[str, tuple[int, int]] = {}
         if msisdns := [text for text in named if text.startswith("+")]:
-            rows = cursor.execute(HOLDERS, {"msisdns": msisdns})
-            for msisdn, subscriber_id, start, end in rows:
-                self._holders[msisdn].append((subscriber_id, start, end))
+            rows = cursor.execute(HOLDERS, {"msisdns": msisdns}, prepare=True).fetchall()
+            for msisdn, subscriber_id, start in rows:
+                self._holders[msisdn].append((subscriber_id, start))
         if ids := [int(text) for text in named if _is_id(text)]:
             for (subscriber_id,) in cursor.execute(SUBSCRIBERS, {"ids": ids}):
                 self._ids[str(subscriber_id)] = subscriber_id
@@ -107,20 +109,22 @@ class Subjects:
         A number outside every validity belongs to its last holder before, else to its first one:
         what was used on it was used by somebody, and nobody else held it.
         """
-        if subject in self._holders:
-            return self._holder(subject, at), None
+        rows = self._holders.get(subject)
+        if rows is not None:
+            return (rows[0][0] if len(rows) == 1 else _holder(rows, at)), None
         if subject in self._keys:
             return self._keys[subject]
         subscriber_id = self._ids.get(subject)
         return None if subscriber_id is None else (subscriber_id, None)
 
-    def _holder(self, msisdn: str, at: datetime) -> int:
-        rows = self._holders[msisdn]
-        found = rows[0][0]
-        for subscriber_id, start, _end in rows:
-            if start <= at:
-                found = subscriber_id
-        return found
+
+def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:
+    """Of (subscriber id, held from) in order of time: who held the number then."""
+    found = rows[0][0]
+    for subscriber_id, start in rows:
+        if start <= at:
+            found = subscriber_id
+    return found
 
 
 def _is_id(text: str) -> bool:

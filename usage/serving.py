@@ -12,7 +12,7 @@ from .charging import charge
 from .database import Cursor
 from .ingest import Claimed, record
 from .locking import Standing
-from .models import QuotaSession, UsageBatch
+from .models import QuotaSession
 from .reserving import Granted
 from .sessions import Answer, Session
 
@@ -63,9 +63,7 @@ def serve(
         _move(cursor, session, moves, payg_mt)
         moves, payg_mt = [], 0
         charge(cursor, batch.usages, now=now, standing=standing)
-        result = record(
-            cursor, batch, profiles=standing.profiles, kind=UsageBatch.Kind.QUOTA, now=now
-        )
+        [result] = record(cursor, [batch], profiles=standing.profiles, now=now)
         report = result.shown()
     grant = (
         Granted("SUCCESS")

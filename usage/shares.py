@@ -71,7 +71,7 @@ def pool_share(*, subscriber_id: int, goes_first: bool, now: datetime) -> PoolSh
         pool_id=member.pool_id,
         name=member.pool.name,
         kind=member.pool.kind,
-        available_mt=min(free_mt, max(0, stay.allowance_mt(now) - held_mt)),
+        available_mt=min(free_mt, max(0, stay.allowance_mt(day_of(now)) - held_mt)),
         reserved_mt=held_mt,
         used_this_cycle_mt=sum(used.values()),
         used_today_mt=used.get(day_of(now), 0),
@@ -86,16 +86,18 @@ def pool_share(*, subscriber_id: int, goes_first: bool, now: datetime) -> PoolSh
 def as_open(bucket: Bucket) -> OpenBucket:
     """A stored bucket as the waterfall sees it."""
     return OpenBucket(
-        id=bucket.pk,
+        owner_id=bucket.subscriber_id or bucket.pool_id or 0,
         priority=bucket.priority,
-        valid_from=bucket.valid_from,
         valid_until=bucket.valid_until,
-        model_ids=frozenset(bucket.model_ids),
+        for_all_models=not bucket.model_ids,
         created_at=bucket.created_at,
+        id=bucket.pk,
+        valid_from=bucket.valid_from,
         available_mt=bucket.remaining_mt - bucket.reserved_mt,
         size_mt=bucket.granted_mt + bucket.adjusted_mt,
         reserved_mt=bucket.reserved_mt,
         pool_id=bucket.pool_id,
+        model_ids=bucket.model_ids,
         minute_from=bucket.minute_from,
         minute_until=bucket.minute_until,
     )

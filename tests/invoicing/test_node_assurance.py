@@ -15,8 +15,9 @@ from accounts import keys, lifecycle
 from accounts.models import ApiKey, Subscriber, User
 from invoicing import node_assurance
 from usage import counters, ledger, proof, quarantine
+from usage.batches import BatchResult
 from usage.counters import Totals
-from usage.ingest import BatchResult, ingest
+from usage.ingest import ingest
 from usage.models import Node, QuarantinedEvent, UsageBatch
 from usage.nodes import create_node
 from usage.periods import BILLING_ZONE, InvalidPeriod

@@ -14,7 +14,7 @@ from django.db import connection
 from accounts import lifecycle
 from accounts.models import Account, Subscriber
 from usage import enforcement, ledger, movements, partitions, proof, quarantine
-from usage.ingest import BatchResult
+from usage.batches import BatchResult
 from usage.models import BlockChange, Bucket, ChargingProfile, Node, QuarantinedEvent, UsageEvent
 
 from .conftest import END, HOUR, NOON, SECOND, counts, event, give, left, make_subscriber, send

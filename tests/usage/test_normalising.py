@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from usage.decoding import Candidate, read_event
+from usage.decoding import Candidate, read_events
 from usage.normalising import (
     MAX_TOKENS,
+    ChatUsage,
     Counts,
     UnreadableUsage,
     merge_stream,
@@ -117,7 +118,7 @@ def test_a_usage_in_every_chunk_counts_once() -> None:
 def test_a_litellm_openmeter_event_is_read_whole(number: str) -> None:
     body = load(f"litellm_basic_openmeter_{number}.json")["body"]
     now = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
-    event = read_event(position=0, raw=msgspec.json.encode(body), now=now)
+    [event] = read_events([msgspec.json.encode(body)], now=now)
     assert isinstance(event, Candidate)
     assert (event.id, event.source, event.subject, event.model) == (
         body["id"], "litellm-proxy", body["subject"], "fake-std",
@@ -221,3 +222,39 @@ def test_no_token_is_lost_or_counted_twice_in_any_shape(
     assert chat == responses == Counts(prompt - cached, cached, completion - reasoning, reasoning)
     assert anthropic == Counts(prompt - cached, cached, completion, 0)
     assert sum(chat) == prompt + completion
+
+
+numbers = some.one_of(
+    some.none(), some.integers(-1, 40), some.just(10**12 + 1), some.text(max_size=2)
+)
+details = some.one_of(
+    some.none(), some.fixed_dictionaries({}, optional={"cached_tokens": numbers, "audio": numbers})
+)
+made = some.one_of(
+    some.none(), some.fixed_dictionaries({}, optional={"reasoning_tokens": numbers, "x": numbers})
+)
+chat_usages = some.fixed_dictionaries(
+    {"prompt_tokens": numbers},
+    optional={
+        "completion_tokens": numbers,
+        "total_tokens": numbers,
+        "prompt_tokens_details": details,
+        "completion_tokens_details": made,
+        "prompt_cache_hit_tokens": numbers,
+        "reasoning_tokens": numbers,
+        "input_tokens": numbers,
+    },
+)
+
+
+@given(usage=chat_usages)
+def test_the_quick_reader_of_chat_usage_agrees_with_the_patient_one(usage: dict[str, Any]) -> None:
+    try:
+        patient: Counts | None = normalise(usage)
+    except UnreadableUsage:
+        patient = None
+    try:
+        quick = msgspec.json.decode(msgspec.json.encode(usage), type=ChatUsage).counts()
+    except msgspec.ValidationError:
+        return  # the patient one says why, or knows the shape
+    assert quick == patient

@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 from accounts import lifecycle
 from accounts.models import Subscriber
 from tests.usage.conftest import NOON, at, event, give, send
-from usage.ingest import BatchResult
+from usage.batches import BatchResult
 from usage.models import Node
 
 Report = Callable[..., BatchResult]

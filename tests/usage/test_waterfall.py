@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as some
+from msgspec.structs import replace
 
 from usage.models import NEVER
 from usage.waterfall import OpenBucket, burn, in_burn_order
@@ -91,11 +91,13 @@ def opened(grants: Sequence[dict[str, Any]]) -> list[OpenBucket]:
     """The buckets of a case, numbered from 1, in tokens instead of millitokens."""
     return [
         OpenBucket(
+            owner_id=1,
             id=number,
             priority=grant.get("priority", 1) or LAST,
             valid_from=offset(grant.get("effective", "T0-2y")),
             valid_until=offset(grant["expires"]) if "expires" in grant else NEVER,
-            model_ids=frozenset(MODELS[name] for name in grant.get("features", ())),
+            for_all_models="features" not in grant,
+            model_ids=[MODELS[name] for name in grant.get("features", ())],
             created_at=T0 + timedelta(seconds=grant.get("created", number)),
             available_mt=grant["amount"],
             size_mt=grant["amount"],
@@ -170,14 +172,18 @@ def test_creation_then_id_decide_between_equals() -> None:
     assert in_burn_order([second, older, first]) == [older, first, second]
 
 
+def bucket_of_models(model_ids: Sequence[int], **about: Any) -> OpenBucket:
+    return OpenBucket(owner_id=1, for_all_models=not model_ids, model_ids=model_ids, **about)
+
+
 buckets_of_any_kind = some.lists(
     some.builds(
-        OpenBucket,
+        bucket_of_models,
         id=some.integers(1, 10**6),
         priority=some.integers(1, 3),
         valid_from=some.integers(-3, 0).map(lambda hours: T0 + timedelta(hours=hours)),
         valid_until=some.integers(1, 3).map(lambda hours: T0 + timedelta(hours=hours)),
-        model_ids=some.frozensets(some.integers(1, 2), max_size=1),
+        model_ids=some.lists(some.integers(1, 2), max_size=1),
         created_at=some.integers(0, 2).map(lambda hours: T0 + timedelta(hours=hours)),
         available_mt=some.integers(0, 12),
         size_mt=some.just(12),
@@ -220,8 +226,8 @@ def _before(one: OpenBucket, other: OpenBucket) -> bool:
         return one.priority < other.priority
     if one.valid_until != other.valid_until:
         return one.valid_until < other.valid_until
-    if bool(one.model_ids) != bool(other.model_ids):
-        return bool(one.model_ids)
+    if one.for_all_models != other.for_all_models:
+        return not one.for_all_models
     if one.created_at != other.created_at:
         return one.created_at < other.created_at
     return one.id < other.id

@@ -12,7 +12,7 @@ from accounts.admin.subscribers import SubscriberAdmin
 from config.admin import ExactSearch, ReadOnlyAdmin, ReadOnlyInline, display
 from config.formatting import exact_tokens
 
-from ..ingest import EVENTS_PER_BATCH
+from ..batches import EVENTS_PER_BATCH
 from ..models import Bucket, ChargingProfile, LedgerEntry, UsageBatch
 from .filters import NamingAdmin, holders
 

@@ -19,7 +19,7 @@ from accounts.models import NumberAssignment, Subscriber
 from config import clock
 from config.admin import phone_spellings
 
-from ..ingest import EVENTS_PER_BATCH
+from ..batches import EVENTS_PER_BATCH
 from ..models import InferenceModel, Node, UsageTally
 from ..periods import InvalidPeriod, day_end, day_of, day_start, parse_cycle, parse_day
 
