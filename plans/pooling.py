@@ -36,7 +36,7 @@ def pool_to_fill(
         )
     pool = _pool_of(subscriber, member) or _open(subscriber, version, now)
     if member is None:
-        pools.join(
+        pools.join_since(
             pool_id=pool.pk,
             subscriber_id=subscriber.pk,
             actor=actor,

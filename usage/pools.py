@@ -85,19 +85,12 @@ def join(
     now: datetime,
     cycle_cap_mt: int = UNCAPPED,
     day_cap_mt: int = UNCAPPED,
-    since: datetime | None = None,
 ) -> tuple[PoolMember, bool]:
     """Let a subscriber draw on a pool from now on, up to its caps in mt; of any account, since the
     pool's pays. A repeat changes nothing and answers False; MembershipRefused while in another
-    pool, or in this one with other caps.
-
-    `since` lets it draw for usage of the past too that comes from now on, as far back as it was in
-    no pool.
-    """
+    pool, or in this one with other caps."""
     known(pool_id)
-    with fast_cursor() as cursor:
-        lock_profiles(cursor, [subscriber_id])
-    last = PoolMember.objects.filter(subscriber_id=subscriber_id).order_by("-joined_at").first()
+    last = _locked_last(subscriber_id)
     if last is not None and (last.left_at is None or last.left_at > now):
         asked = pool_id, cycle_cap_mt, day_cap_mt, None
         if (last.pool_id, last.cycle_cap_mt, last.day_cap_mt, last.left_at) == asked:
@@ -105,17 +98,38 @@ def join(
         raise MembershipRefused(
             f"Subscriber {subscriber_id} is in pool {last.pool_id}; leave it, or change the caps."
         )
-    member = PoolMember.objects.create(
+    member = PoolMember(
         pool_id=pool_id,
         subscriber_id=subscriber_id,
         cycle_cap_mt=cycle_cap_mt,
         day_cap_mt=day_cap_mt,
-        joined_at=now if since is None else _earliest(last, since, now),
+        joined_at=now,
         joined_by=actor,
     )
-    ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(pooled=True)
-    reconsider(subscriber_ids=[subscriber_id], now=now)
-    return member, True
+    return _let_in(member, now), True
+
+
+@transaction.atomic
+def join_since(
+    *, pool_id: int, subscriber_id: int, since: datetime, actor: str, now: datetime
+) -> PoolMember:
+    """Let a subscriber without a pool draw on one, uncapped, for usage of the past too that comes
+    from now on: since that instant, or since it left a former pool. MembershipRefused while in one.
+    """
+    known(pool_id)
+    last = _locked_last(subscriber_id)
+    free_from = since
+    if last is not None:
+        if last.left_at is None or last.left_at > now:
+            raise MembershipRefused(f"Subscriber {subscriber_id} is in pool {last.pool_id}.")
+        free_from = max(since, last.left_at)
+    member = PoolMember(
+        pool_id=pool_id,
+        subscriber_id=subscriber_id,
+        joined_at=min(now, free_from),
+        joined_by=actor,
+    )
+    return _let_in(member, now)
 
 
 @transaction.atomic
@@ -240,9 +254,19 @@ def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
     return member
 
 
-def _earliest(last: PoolMember | None, since: datetime, now: datetime) -> datetime:
-    free_from = last.left_at if last is not None and last.left_at is not None else since
-    return min(now, max(since, free_from))
+def _locked_last(subscriber_id: int) -> PoolMember | None:
+    """The newest membership of a subscriber whose profile is locked from here on."""
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, [subscriber_id])
+    members = PoolMember.objects.filter(subscriber_id=subscriber_id)
+    return members.order_by("-joined_at").first()
+
+
+def _let_in(member: PoolMember, now: datetime) -> PoolMember:
+    member.save(force_insert=True)
+    ChargingProfile.objects.filter(subscriber_id=member.subscriber_id).update(pooled=True)
+    reconsider(subscriber_ids=[member.subscriber_id], now=now)
+    return member
 
 
 def _end(member: PoolMember, actor: str, at: datetime) -> None:

@@ -91,7 +91,7 @@ class World:
         one = {name: getattr(wanted, name) for name in wanted.__slots__ if name != "pool_id"}
         return ledger.grant(now=now, **one)[0]
 
-    def join_pool(self, person: int, *, now: datetime, **caps: Any) -> None:
+    def join_pool(self, person: int, *, now: datetime, **caps: int) -> None:
         """Let a person draw on the pool."""
         pools.join(
             pool_id=self.pool.pk,
