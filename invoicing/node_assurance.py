@@ -104,7 +104,6 @@ def _read(start: date, end: date) -> _Read:
         "named": MOST_EVENTS,
         "most_named": MOST_CORRECTIONS,
     }
-    amended = PAID_EVENTS + AMENDED
     with proof.snapshot() as cursor:
         names = dict(Node.objects.values_list("id", "name"))
         return _Read(
@@ -113,13 +112,13 @@ def _read(start: date, end: date) -> _Read:
                 *fetch(COUNTED, about),
                 *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
                 *fetch(REPEATED, about),
-                *fetch(amended + CORRECTED_BY_HOUR, about),
+                *fetch(AMENDED + CORRECTED_BY_HOUR, about),
             ],
             unbalanced=[
                 *fetch(PAID_EVENTS + UNBALANCED, about),
-                *fetch(amended + UNBALANCED_CORRECTIONS, about),
+                *fetch(AMENDED + UNBALANCED_CORRECTIONS, about),
             ],
-            amendments=_named(fetch(amended + CORRECTIONS_NAMED, about)),
+            amendments=_named(fetch(AMENDED + CORRECTIONS_NAMED, about)),
             names=names,
             gaps={node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names},
         )

@@ -19,7 +19,7 @@ COUNTED = """
 """
 
 # Accepted events of the period with the hour of their use, what paid for them, and what of it is
-# invoiced: the beginning of the statements below.
+# invoiced: the beginning of the two statements below.
 PAID_EVENTS = """
     WITH event AS (
         SELECT event.id,
@@ -87,20 +87,24 @@ UNBALANCED = """
      LIMIT %(most)s
 """
 
-# Goes on from PAID_EVENTS: the amendments of those events, in the node and hour of the event. What
-# paid for an amendment, or was given back by it, carries the amendment's number.
+# Amendments of events of the period, in the node and hour of their event; what paid for one, or was
+# given back by it, carries its number, and nothing is recorded long before its event's time. The
+# beginning of the three statements below.
 AMENDED = """
-    , amendment AS (
+    WITH amendment AS (
         SELECT amendment.id,
                amendment.event_id,
                event.node_id,
-               event.hour,
+               date_trunc('hour', event.occurred_at, 'UTC') AS hour,
                amendment.kind,
                amendment.input_tokens + amendment.cached_tokens + amendment.output_tokens
                    + amendment.reasoning_tokens AS tokens,
                amendment.mt
           FROM usage_amendment AS amendment
-          JOIN event ON event.id = amendment.event_id
+          JOIN usage_usageevent AS event
+            ON event.subscriber_id = amendment.subscriber_id
+           AND event.occurred_at = amendment.occurred_at
+           AND event.id = amendment.event_id
          WHERE amendment.occurred_at >= %(from)s
            AND amendment.occurred_at < %(until)s
     ), moved AS (
@@ -108,7 +112,19 @@ AMENDED = """
           FROM usage_ledgerentry AS entry
           JOIN amendment ON amendment.id = entry.event_id
          WHERE entry.kind IN ('debit', 'refund')
+           AND entry.recorded_at >= %(from)s::timestamptz - interval '1 day'
          GROUP BY entry.event_id
+    ), beyond AS (
+        SELECT overage.event_id,
+               SUM(overage.mt) FILTER (WHERE overage.priced) AS priced_mt,
+               SUM(overage.mt) FILTER (WHERE NOT overage.priced) AS uncovered_mt,
+               SUM(overage.mt) FILTER (WHERE invoice.id IS NOT NULL) AS invoiced_mt
+          FROM usage_overage AS overage
+          JOIN amendment ON amendment.id = overage.event_id
+          LEFT JOIN invoicing_invoiceline AS line ON line.id = overage.invoice_line_id
+          LEFT JOIN invoicing_invoice AS invoice
+            ON invoice.id = line.invoice_id AND invoice.state = 'final'
+         GROUP BY overage.event_id
     )
 """
 
