@@ -1,6 +1,5 @@
 """Plans and packs that fill a pool: whose, when it is opened, who is let in, and what stays."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from usage import ledger, pools, proof
 from usage.models import Bucket, ChargingProfile, Node, Pool, PoolMember, PoolUsage
 from usage.nodes import create_node
 
-from .conftest import NOON, at, close_connection, make_subscriber
+from .conftest import NOON, at, make_subscriber
 from .test_catalogue_file import PACK, PLAN, file
 
 pytestmark = pytest.mark.django_db
@@ -362,82 +361,3 @@ def test_a_plan_without_a_pool_is_as_it_was(tmp_path: Path, subscriber: Subscrib
 def test_a_pool_that_cannot_be_meant_is_refused(tmp_path: Path, db: None, plan: str) -> None:
     with pytest.raises(CatalogueRefused, match="pool"):
         catalogue.load(path=file(tmp_path, plan=plan), now=BORN)
-
-
-# --- at once
-
-
-@pytest.mark.usefixtures("sold")
-@pytest.mark.django_db(transaction=True)
-def test_eight_buyers_of_one_account_at_once_open_one_pool(account: Account) -> None:
-    people = [make_subscriber(account, f"+861390000010{number}") for number in range(8)]
-
-    def buy(who: Subscriber) -> int | None:
-        try:
-            return subscribe(who).pool_id
-        finally:
-            close_connection()
-
-    with ThreadPoolExecutor(8) as threads:
-        found = set(threads.map(buy, people))
-    pool = Pool.objects.get()
-    assert found == {pool.pk}
-    assert PoolMember.objects.filter(pool=pool).count() == 8
-    assert len(filled(pool)) == Charge.objects.count() == 8
-
-
-@pytest.mark.usefixtures("sold")
-@pytest.mark.django_db(transaction=True)
-def test_one_sign_up_sent_eight_times_at_once_is_one(account: Account) -> None:
-    def buy(_turn: int) -> None:
-        try:
-            subscribing.sign_up(
-                msisdn="+8613900000200", plan_code="token-9.9", starts_at=NOON, actor="c",
-                now=NOON, account_id=account.pk,
-            )  # fmt: skip
-        finally:
-            close_connection()
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(buy, range(8)))
-    assert filled(Pool.objects.get()) == [("plan", 2_333_333)]
-    assert PoolMember.objects.count() == Charge.objects.count() == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_renewal_beside_usage_of_many_pools_loses_nothing_and_locks_in_order(
-    node: Node,
-) -> None:
-    """Each buyer fills one pool and draws on another, so that owners and pools lie crosswise:
-    locks out of order would meet here."""
-    people = []
-    for number in range(6):
-        account = lifecycle.open_account(kind="person", name=f"a{number}", now=BORN)
-        people.append(make_subscriber(account, f"+861390000030{number}"))
-    opened = []
-    for who in reversed(people):  # the highest subscriber opens the lowest pool
-        pool = subscribe(who, starts=at("2026-11-01 00:00")).pool
-        assert pool is not None
-        opened.append(pool)
-        pools.leave(pool_id=pool.pk, subscriber_id=who.pk, actor="c", now=NOON)
-    for who, pool in zip(people, opened, strict=True):
-        join(pool, who, now=NOON + SECOND)
-    now = DECEMBER - timedelta(minutes=5)
-
-    def work(turn: int) -> None:
-        try:
-            if turn % 4 == 0:
-                subscribing.renew_due(now=now)
-            else:
-                batch = [
-                    event(f"e{turn}-{place}", 7, subject=who.msisdn, at=now, model="m")
-                    for place, who in enumerate(people)
-                ]
-                assert send(node, *batch, now=now).tally.debited_mt == 42_000
-        finally:
-            close_connection()
-
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(work, range(24)))
-    assert Bucket.objects.filter(valid_from=DECEMBER).count() == 6
-    assert sum(one.remaining_mt for one in Bucket.objects.all()) == (120_000_000 - 18 * 42) * 1000
