@@ -55,7 +55,9 @@ class Batch(msgspec.Struct):
     by_day: dict[date, Tally] = msgspec.field(default_factory=lambda: defaultdict(Tally))
 
     def total(self) -> Tally:
-        """All days together."""
+        """All days together; of one day, as most batches of single events are, that day's own."""
+        if len(self.by_day) == 1:
+            return next(iter(self.by_day.values()))
         total = Tally()
         for tally in self.by_day.values():
             total.add(tally)
