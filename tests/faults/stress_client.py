@@ -93,8 +93,8 @@ class Client:
         self._send(self.last)
 
     def act_at_the_stroke(self) -> None:
-        """All come at the same instant: for the same new events, each in its own order, or each
-        for another member of a pool that holds less than they want."""
+        """All come at the same instant: for the same new events, each in its own order, or for
+        members of both pools, which hold less than they want."""
         self.stroke = int(time.monotonic() / STROKE_SECONDS)
         wait = self.stroke * STROKE_SECONDS + GATHERING_SECONDS - time.monotonic()
         if self.stroke % 2:
@@ -102,9 +102,11 @@ class Client:
                 self._grant_to_pool(self.plan.pools[0], 45_000, f"stroke{self.stroke}")
                 self._grant_to_pool(self.plan.pools[1], 45_000, f"struck{self.stroke}")
             time.sleep(max(0, wait))
-            id = f"m{self.stroke}-{self.index}"
-            ingest(node=self.node, events=[self._raw(id, self.index)], now=NOON)
-            self.report.acknowledged.append(id)
+            first = self.index % 5 * 2  # of two members, one of each pool
+            ids = [f"m{self.stroke}-{self.index}-{number}" for number in range(2)]
+            events = [self._raw(id, first + number) for number, id in enumerate(ids)]
+            ingest(node=self.node, events=events, now=NOON)
+            self.report.acknowledged += ids
         else:
             ids = [f"s{self.stroke}-{number}" for number in range(80)]
             self.dice.shuffle(ids)

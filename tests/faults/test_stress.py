@@ -56,7 +56,7 @@ def plan(account: Account, node: Node) -> Plan:
     ChargingProfile.objects.filter(subscriber_id__in=ids[15:]).update(
         beyond="payg", payg_fen_per_million=900, payg_cap_mt=300_000
     )
-    ChargingProfile.objects.filter(subscriber_id__in=ids[:PROCESSES]).update(pool_first=True)
+    ChargingProfile.objects.filter(subscriber_id__in=ids[:10]).update(pool_first=True)
     shared = [
         pools.create_pool(account_id=account.pk, name=name, kind="family", now=START)
         for name in ("left", "right")
