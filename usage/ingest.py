@@ -93,17 +93,36 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
     """Count several deliveries in one transaction, a batch each, as if they came one after the
     other; all of them are stored or none is."""
     read = [read_events(delivery.events, now=now) for delivery in deliveries]
-    return retry_transaction(lambda: _ingest(deliveries, read, now))
+    try:
+        return retry_transaction(lambda: _ingest(deliveries, read, now, may_be_late=False))
+    except _Late:
+        return retry_transaction(lambda: _ingest(deliveries, read, now, may_be_late=True))
+
+
+class _Late(Exception):
+    """An event comes late, though it was written as one that does not; all is rolled back."""
 
 
 @transaction.atomic
 def _ingest(
-    deliveries: Sequence[Delivery], read: Sequence[Sequence[Candidate | Refusal]], now: datetime
+    deliveries: Sequence[Delivery],
+    read: Sequence[Sequence[Candidate | Refusal]],
+    now: datetime,
+    *,
+    may_be_late: bool,
 ) -> list[BatchResult]:
+    """Nearly no event is late, so at first all are written as such before anybody is locked, and
+    locks are held for less time."""
     with fast_cursor() as cursor:
         batches = claim(cursor, deliveries, read, now=now)
+        if not may_be_late:
+            write_events(cursor, batches)
         usages = [usage for batch in batches for usage in batch.usages]
         standing = charge(cursor, usages, now=now)
+        if may_be_late:
+            write_events(cursor, batches)
+        elif any(usage.late for usage in usages):
+            raise _Late
         return record(cursor, batches, profiles=standing.profiles, now=now)
 
 
@@ -214,10 +233,8 @@ def _repeat(batch: Claimed, item: Resolved) -> None:
     tally.duplicate += 1
 
 
-def record(
-    cursor: Cursor, batches: Sequence[Claimed], *, profiles: dict[int, Profile], now: datetime
-) -> list[BatchResult]:
-    """Write charged batches: events, counts, and the evidence of what was refused."""
+def write_events(cursor: Cursor, batches: Sequence[Claimed]) -> None:
+    """Write the new events of batches, late ones as charging has marked them."""
     copy_lines(
         cursor,
         table="usage_usageevent",
@@ -228,6 +245,12 @@ def record(
             for line, usage in zip(batch.lines, batch.usages, strict=True)
         ),
     )
+
+
+def record(
+    cursor: Cursor, batches: Sequence[Claimed], *, profiles: dict[int, Profile], now: datetime
+) -> list[BatchResult]:
+    """Write what became of charged batches: their counts, and the evidence of what was refused."""
     for batch in batches:
         _count(batch)
     totals = add_batches(cursor, [batch.batch for batch in batches], now=now)

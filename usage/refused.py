@@ -8,26 +8,24 @@ from django.conf import settings
 
 from .database import Cursor
 from .decoding import UNREADABLE, Envelope
+from .identity import counted_of
 from .normalising import UnreadableUsage, normalise, usage_of
 from .periods import InvalidPeriod
 
 MOST = 100_000  # of one question; a longer period is asked in parts
 
-# Evidence that stands for itself: neither replayed since, nor the copy that a replay left, nor
-# accepted when the node sent it again. A refusal repeated by the node counts once, its first time.
+# Evidence that stands for itself: neither replayed since, nor the copy that a replay left. A
+# refusal repeated by the node counts once, its first time.
 STANDING = """
     SELECT DISTINCT ON (held.node_id, held.code = 'conflict',
                         CASE WHEN held.event_id = '' THEN held.id::text
                              ELSE held.source || ' ' || held.event_id END)
-           held.id, held.node_id, held.event_id, held.code, held.body, held.received_at
+           held.id, held.node_id, held.source, held.event_id, held.code, held.body,
+           held.received_at
       FROM usage_quarantinedevent AS held
       JOIN usage_usagebatch AS batch ON batch.id = held.batch_id AND batch.kind <> 'replay'
      WHERE held.received_at >= %(since)s AND held.received_at < %(until)s
        AND held.state <> 'replayed'
-       AND (held.code = 'conflict' OR NOT EXISTS (
-            SELECT 1 FROM usage_eventkey AS counted
-             WHERE counted.key = convert_to(held.source, 'UTF8') || '\\x00'::bytea
-                                 || convert_to(held.event_id, 'UTF8')))
      ORDER BY held.node_id, held.code = 'conflict',
               CASE WHEN held.event_id = '' THEN held.id::text
                    ELSE held.source || ' ' || held.event_id END,
@@ -38,6 +36,7 @@ STANDING = """
 ENVELOPE = msgspec.json.Decoder(Envelope)
 # The node's clock is not to be believed in these, so they count when they came.
 UNTIMED = {"in_future", "too_old"}
+CONFLICT = "conflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,15 @@ def refused_between(cursor: Cursor, *, start: datetime, end: datetime) -> list[R
     rows = cursor.execute(STANDING, window).fetchall()
     if len(rows) > MOST:
         raise InvalidPeriod(f"More than {MOST:,} events were refused; ask for a shorter period.")
+    # What was refused and accepted when the node sent it again is nothing that it still claims.
+    identities = {
+        (source, event_id) for _, _, source, event_id, code, *_ in rows if code != CONFLICT
+    }
+    counted = counted_of(cursor, identities)
     found = []
-    for id, node_id, event_id, code, body, received_at in rows:
+    for id, node_id, source, event_id, code, body, received_at in rows:
+        if code != CONFLICT and (source, event_id) in counted:
+            continue
         at, tokens = _claim(body, received_at, code)
         if start <= at < end:
             found.append(Refused(id, node_id, event_id, code, at, tokens))

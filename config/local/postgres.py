@@ -213,7 +213,9 @@ class EmbeddedPostgres:
 
 def server_settings(sockets: Path) -> Mapping[str, str]:
     """Fast where it costs no safety: an acknowledged commit is on disk."""
-    shared = min(2048, max(128, memory_mib() // 4))
+    # The index over the keys of events is read all over, so it has to fit; what is not used is
+    # not taken from the machine.
+    shared = min(8192, max(128, memory_mib() // 4))
     return {
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
@@ -227,8 +229,10 @@ def server_settings(sockets: Path) -> Mapping[str, str]:
         "fsync": "on",
         "synchronous_commit": "on",
         "full_page_writes": "on",
-        "max_wal_size": "8GB",
-        "checkpoint_timeout": "15min",
+        # The first change of a page after a checkpoint writes the whole page to the journal.
+        "max_wal_size": "16GB",
+        "checkpoint_timeout": "30min",
+        "wal_buffers": "64MB",
         "jit": "off",
         "random_page_cost": "1.1",
         "timezone": "UTC",

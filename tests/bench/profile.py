@@ -173,7 +173,7 @@ def install(clocks: Clocks) -> None:
     )
 
 
-def run(*, events: int, batches: int, warm_up: int, clocked: bool) -> None:
+def run(*, events: int, batches: int, warm_up: int, clocked: bool, pool: bool) -> None:
     """Ingest in this process and print milliseconds a batch, the dearest first."""
     from config import clock
     from config.local.servers import local_servers
@@ -189,6 +189,7 @@ def run(*, events: int, batches: int, warm_up: int, clocked: bool) -> None:
         from usage.models import Node
 
         node = Node.objects.get(name="bench")
+        draw = bodies.within(1, world.BIG_POOL) if pool else bodies.uniform
         clocks = Clocks()
         processors = Processors()
         media = "application/json"
@@ -201,7 +202,7 @@ def run(*, events: int, batches: int, warm_up: int, clocked: bool) -> None:
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 50)
                 ingest = importlib.import_module("usage.ingest").ingest
-            texts = bodies.events(bodies.uniform, events, source="bench/n1", now=clock.now())
+            texts = bodies.events(draw, events, source="bench/n1", now=clock.now())
             body = f"[{','.join(texts)}]".encode()
             with processors.measure(), clocks.measure("everything else"):
                 split = split_body(body=body, content_type=media, encoding="")
@@ -239,6 +240,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=40)
+    parser.add_argument("--pool", action="store_true", help="members of one pool alone")
     parser.add_argument("--no-clocks", action="store_true", help="tell the processor time alone")
     options = parser.parse_args()
     var = Path(os.environ.get("VAR_DIR", ROOT / "var")).absolute() / "bench"
@@ -253,6 +255,7 @@ def main() -> int:
         batches=options.batches,
         warm_up=options.warm_up,
         clocked=not options.no_clocks,
+        pool=options.pool,
     )
     return 0
 

@@ -15,6 +15,7 @@ from tests.bench.figures import Benchmark, Figure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+MEMORY = HERE / "memory.json"
 PAGE = HERE / "RESULTS.md"
 
 VERDICTS = {"aim": "reaches the aim", "must": "passes", "missed": "MISSES THE MUST"}
@@ -62,6 +63,18 @@ def record(benchmark: Benchmark, figure: Figure, *, quick: bool) -> None:
     ordered = {one.key: results[one.key] for one in table.BENCHMARKS if one.key in results}
     RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
     PAGE.write_text(_page(ordered))
+
+
+def record_memory(held: dict[str, list[int]], *, every: int) -> None:
+    """Keep what each process held (MiB, every so many seconds) and write the page anew."""
+    memory = {
+        "every_seconds": every,
+        "mib": held,
+        "measured_at": clock.now().astimezone(UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+    }
+    MEMORY.write_text(json.dumps(memory, indent=2) + "\n")
+    PAGE.write_text(_page(_read()))
 
 
 def verdicts(done: dict[str, Figure]) -> str:
@@ -149,4 +162,26 @@ def _page(results: dict[str, Any]) -> str:
         + ".\n\n## What each compares\n\n"
         + "\n".join(about)
         + "\n"
+        + _memory()
+    )
+
+
+def _memory() -> str:
+    """The section on memory, once it was measured."""
+    if not MEMORY.exists():
+        return ""
+    memory = json.loads(MEMORY.read_text())
+    count = max(len(values) for values in memory["mib"].values())
+    times = [(place + 1) * memory["every_seconds"] for place in range(count)]
+    lines = [
+        f"| {name} | {' | '.join(str(mib) for mib in values)} |"
+        for name, values in memory["mib"].items()
+    ]
+    at = f"{datetime.fromisoformat(memory['measured_at']):%Y-%m-%d %H:%M}"
+    return (
+        "\n## Memory\n\nMiB that each process holds while batches of 1,000 come in by 4 clients, "
+        f"after so many seconds (`python -m tests.bench.memory`, {at}).\nOf PostgreSQL: what its "
+        "processes do not share.\n\n"
+        f"| process | {' | '.join(f'{time} s' for time in times)} |\n"
+        f"|---|{'---|' * count}\n" + "\n".join(lines) + "\n"
     )

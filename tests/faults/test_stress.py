@@ -19,7 +19,7 @@ from tests.faults.stress_processes import Plan, Report
 from tests.usage.conftest import END, NOON, START, give, make_subscriber
 from usage import pools, proof
 from usage.ledger import Grant
-from usage.models import Amendment, Bucket, ChargingProfile, Node, PoolUsage, UsageEvent
+from usage.models import UNCAPPED, Amendment, Bucket, ChargingProfile, Node, PoolUsage, UsageEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,8 +62,13 @@ def plan(account: Account, node: Node) -> Plan:
         for name in ("left", "right")
     ]
     for place, pool in enumerate(shared * 5):
-        caps = {"cycle_cap_mt": CAPS_MT[place]} if place in CAPS_MT else {}
-        pools.join(pool_id=pool.pk, subscriber_id=ids[place], actor="clerk", now=START, **caps)
+        pools.join(
+            pool_id=pool.pk,
+            subscriber_id=ids[place],
+            actor="clerk",
+            now=START,
+            cycle_cap_mt=CAPS_MT.get(place, UNCAPPED),
+        )
     for pool in shared:
         wanted = Grant(
             pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=60_000,

@@ -13,6 +13,7 @@ from config import clock
 from plans.subscribing import sign_up
 from usage import pools
 from usage.ledger import Grant
+from usage.models import UNCAPPED
 from usage.nodes import create_node
 from usage.periods import cycle_end, cycle_of, cycle_start, previous_cycle
 
@@ -68,8 +69,10 @@ def _share(account_id: int, members: list[int], cycle: date) -> None:
     start, end = cycle_start(cycle), cycle_end(cycle)
     pool = pools.create_pool(account_id=account_id, name="home", kind="family", now=start)
     for place, member in enumerate(members):
-        caps = {"cycle_cap_mt": CAP_MT} if place % 2 else {}
-        pools.join(pool_id=pool.pk, subscriber_id=member, actor="chaos", now=start, **caps)
+        cap_mt = CAP_MT if place % 2 else UNCAPPED
+        pools.join(
+            pool_id=pool.pk, subscriber_id=member, actor="chaos", now=start, cycle_cap_mt=cap_mt
+        )
     wanted = Grant(
         pool_id=pool.pk, kind="plan", name="共享", name_en="shared", amount_mt=10 * CAP_MT,
         key="chaos-pool", valid_from=start, valid_until=end,

@@ -5,7 +5,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("usage", "0023_pool_history")]
+    dependencies = [("usage", "0025_compact_keys")]
 
     operations = [
         migrations.RunSQL(
