@@ -22,6 +22,8 @@ from usage.normalising import Counts
 from usage.quota import Ask
 
 WALKED_AT_ONCE = 4  # sessions of a process
+STROKE_SECONDS = 1.0  # how often all come together
+GATHERING_SECONDS = 0.2  # for those who are late
 
 
 class Client:
@@ -38,6 +40,7 @@ class Client:
         self.steps: Counter[str] = Counter()  # how far this process is with a session
         self.refs: dict[str, str] = {}
         self.first_name = 0
+        self.stroke = int(self.began / STROKE_SECONDS)
 
     def run(self) -> Report:
         """Act until the time or the number of actions is over; no error ends it."""
@@ -45,6 +48,8 @@ class Client:
         while self._goes_on(time.monotonic() - self.began):
             self.turn += 1
             [action] = self.dice.choices(list(actions), list(actions.values()))
+            if int(time.monotonic() / STROKE_SECONDS) > self.stroke:
+                action = self.act_at_the_stroke
             try:
                 action()
                 self.report.done[action.__name__] += 1
@@ -87,11 +92,33 @@ class Client:
         self.dice.shuffle(self.last)
         self._send(self.last)
 
-    def _raw(self, id: str) -> bytes:
-        """The event of this id: the same to the byte, whoever reports it."""
+    def act_at_the_stroke(self) -> None:
+        """All come at the same instant: for the same new events, each in its own order, or for
+        members of both pools, which hold less than they want."""
+        self.stroke = int(time.monotonic() / STROKE_SECONDS)
+        wait = self.stroke * STROKE_SECONDS + GATHERING_SECONDS - time.monotonic()
+        if self.stroke % 2:
+            if not self.index:
+                self._grant_to_pool(self.plan.pools[0], 45_000, f"stroke{self.stroke}")
+                self._grant_to_pool(self.plan.pools[1], 45_000, f"struck{self.stroke}")
+            time.sleep(max(0, wait))
+            first = self.index % 5 * 2  # of two members, one of each pool
+            ids = [f"m{self.stroke}-{self.index}-{number}" for number in range(2)]
+            events = [self._raw(id, first + number) for number, id in enumerate(ids)]
+            ingest(node=self.node, events=events, now=NOON)
+            self.report.acknowledged += ids
+        else:
+            ids = [f"s{self.stroke}-{number}" for number in range(80)]
+            self.dice.shuffle(ids)
+            time.sleep(max(0, wait))
+            self._send(ids)
+
+    def _raw(self, id: str, place: int | None = None) -> bytes:
+        """The event of this id: the same to the byte, whoever reports it. It is used by one who is
+        drawn, or by the one of that place."""
         dice = random.Random(f"{self.plan.seed} {id}")
         at = NOON - timedelta(minutes=dice.randrange(600))
-        subject = str(self._person(dice))
+        subject = str(self._person(dice) if place is None else self.plan.subscribers[place])
         return json.dumps(event(id, dice.randrange(1, 40), subject=subject, at=at)).encode()
 
     def send_again(self) -> None:
@@ -169,12 +196,15 @@ class Client:
     def top_up_the_pool(self) -> None:
         key = f"shared{self.turn // 2}"
         dice = random.Random(f"{self.plan.seed} {key}")
+        self._grant_to_pool(dice.choice(self.plan.pools), dice.randrange(1, 60) * 1000, key)
+
+    def _grant_to_pool(self, pool_id: int, amount_mt: int, key: str) -> None:
         wanted = Grant(
-            pool_id=dice.choice(self.plan.pools), kind="plan", name="包", name_en="plan",
-            amount_mt=dice.randrange(1, 400) * 1000, valid_from=START, valid_until=END, key=key,
+            pool_id=pool_id, kind="plan", name="包", name_en="plan", amount_mt=amount_mt,
+            valid_from=START, valid_until=END, key=key,
         )  # fmt: skip
         pools.grant_to_pool(wanted=wanted, now=NOON)
-        self.report.granted_mt[key] = wanted.amount_mt
+        self.report.granted_mt[key] = amount_mt
 
     def adjust(self) -> None:
         key = f"adjusted{self.index}-{self.turn}"

@@ -56,6 +56,7 @@ def plan(account: Account, node: Node) -> Plan:
     ChargingProfile.objects.filter(subscriber_id__in=ids[15:]).update(
         beyond="payg", payg_fen_per_million=900, payg_cap_mt=300_000
     )
+    ChargingProfile.objects.filter(subscriber_id__in=ids[:10]).update(pool_first=True)
     shared = [
         pools.create_pool(account_id=account.pk, name=name, kind="family", now=START)
         for name in ("left", "right")
@@ -70,7 +71,7 @@ def plan(account: Account, node: Node) -> Plan:
         )
     for pool in shared:
         wanted = Grant(
-            pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=900_000,
+            pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=60_000,
             key=f"p{pool.pk}", valid_from=START, valid_until=END,
         )  # fmt: skip
         pools.grant_to_pool(wanted=wanted, now=NOON)
