@@ -11,7 +11,7 @@ TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && ec
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench lock clean
+.PHONY: help demo run test check format bench chaos lock clean
 
 help:  ## what there is to type
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ format: .venv/dev.stamp  ## formats the code, writes openapi.yaml and the compil
 
 bench: .venv/dev.stamp  ## the benchmarks, as ratios with both sides measured in the same run; QUICK=1, ONLY=key
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+chaos: .venv/dev.stamp  ## kills servers, web and workers under load, then proves exactly-once; SECONDS=60, SEED=n
+	$(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: .venv/dev.stamp  ## resolves pyproject.toml anew into requirements/, with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -44,15 +44,21 @@ class KeyPrincipal:
         return f"{self.api_key.kind} key {self.api_key.public_id}"
 
 
+def bearer_token(header: str) -> str | None:
+    """The token in an Authorization header; None when it is of another scheme."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 class KeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <key>`. One query: a revoked key is refused at once."""
 
     def authenticate(self, request: Request) -> tuple[KeyPrincipal, ApiKey] | None:
-        scheme, _, token = get_authorization_header(request).partition(b" ")
-        if scheme.lower() != b"bearer":
+        token = bearer_token(get_authorization_header(request).decode("latin-1"))
+        if token is None:
             return None
         try:
-            key = keys.authenticate(token=token.strip().decode("latin-1"), now=clock.now())
+            key = keys.authenticate(token=token, now=clock.now())
         except keys.InvalidKey as refusal:
             # DRF adds the WWW-Authenticate header only to its own exception.
             raise AuthenticationFailed(str(refusal), code=refusal.code) from refusal

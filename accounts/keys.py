@@ -8,7 +8,8 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -102,22 +103,62 @@ def issue_key(
     return key, f"{key.public_id}.{secret}"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What is stored of a key, as far as it decides whether a secret opens it."""
+
+    id: int
+    secret_hash: str
+    scopes: Sequence[str]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
 def authenticate(*, token: str, now: datetime) -> ApiKey:
     """Return the key of a bearer token, with its subscriber and user loaded, in one query.
 
     Raises InvalidKey for an unknown, wrong, revoked or expired key, or a staff member who left.
     """
+    public_id, secret = split_token(token)
+    rows = ApiKey.objects.select_related("subscriber", "user")
+    key = rows.filter(public_id=public_id).first() if public_id else None
+    opens = admits(key, secret=secret, now=now)
+    if key is None or not opens or not (key.user is None or key.user.is_active):
+        raise InvalidKey("This key is unknown, revoked or expired; make a new one.")
+    note_use([key], now=now)
+    return key
+
+
+def split_token(token: str) -> tuple[str, str]:
+    """(public id, secret) of a bearer token; the public id is empty when it cannot be one."""
     public_id, _, secret = token.partition(".")
     # PostgreSQL text cannot hold a NUL, and nothing longer than a public id can be one.
     findable = len(public_id) <= 32 and public_id.isascii() and public_id.isalnum()
-    rows = ApiKey.objects.select_related("subscriber", "user")
-    key = rows.filter(public_id=public_id).first() if findable else None
-    # The comparison runs for unknown keys too, so that time does not tell which ids exist.
+    return public_id if findable else "", secret
+
+
+def admits(key: "StoredKey | ApiKey | None", *, secret: str, now: datetime) -> bool:
+    """Whether the secret opens the key, and the key is in force.
+
+    The comparison runs for unknown keys (None) too, so that time does not tell which ids exist.
+    """
     matches = hmac.compare_digest(_hash(secret), key.secret_hash if key else _NO_HASH)
-    if key is None or not matches or not _in_force(key, now):
-        raise InvalidKey("This key is unknown, revoked or expired; make a new one.")
-    _note_use(key, now)
-    return key
+    return (
+        matches
+        and key is not None
+        and key.revoked_at is None
+        and (key.expires_at is None or key.expires_at > now)
+    )
+
+
+def note_use(used: "Iterable[StoredKey | ApiKey]", *, now: datetime) -> None:
+    """Write the last use at most once a minute: a busy node must not rewrite its row each time."""
+    before = now - _LAST_USED_STEP
+    ids = [key.id for key in used if key.last_used_at is None or key.last_used_at <= before]
+    if ids:
+        stale = Q(last_used_at=None) | Q(last_used_at__lte=before)
+        ApiKey.objects.filter(stale, id__in=ids).update(last_used_at=now)
 
 
 def revoke(*, key_id: int, now: datetime) -> None:
@@ -128,22 +169,6 @@ def revoke(*, key_id: int, now: datetime) -> None:
 def in_force(*, now: datetime) -> Q:
     """The condition of keys that authenticate would accept at `now`."""
     return Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
-
-
-def _in_force(key: ApiKey, now: datetime) -> bool:
-    return (
-        key.revoked_at is None
-        and (key.expires_at is None or key.expires_at > now)
-        and (key.user is None or key.user.is_active)
-    )
-
-
-def _note_use(key: ApiKey, now: datetime) -> None:
-    """Write the last use at most once a minute: a busy node must not rewrite its row each time."""
-    if key.last_used_at is not None and key.last_used_at > now - _LAST_USED_STEP:
-        return
-    stale = Q(last_used_at=None) | Q(last_used_at__lte=now - _LAST_USED_STEP)
-    ApiKey.objects.filter(stale, id=key.id).update(last_used_at=now)
 
 
 def _checked_scopes(kind: str, scopes: Collection[str]) -> list[str]:

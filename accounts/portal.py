@@ -65,6 +65,8 @@ def refused(request: HttpRequest, refusal: DomainError) -> None:
         "nothing_due": _("Nothing is due: the invoice is paid."),
         "method_not_offered": _("This way of paying is not offered at the moment."),
         "already_subscribed": _("You hold a plan already."),
+        "no_pool": _("There is no pool to add this to. Take a plan with a pool first."),
+        "pool_refused": _("It is not clear which pool this goes into. Call customer service."),
         "payment_refused": _("The payment was refused. Try again or pay another way."),
         "payment_provider_away": _("The payment service does not answer. Try again in a minute."),
     }

@@ -4,7 +4,9 @@ Facts are edited by nobody, so "change" and its siblings stand for the buttons o
 change_subscriber suspends and resumes, delete_subscriber terminates, add_node and change_node make
 and replace node keys, change_quarantinedevent replays and dismisses, change_payment confirms
 offline money, add_billrun starts the billing, change_usageevent amends and voids events,
-change_weight corrects a wrong weight, add_rerating makes a dry run and change_rerating applies it.
+change_weight corrects a wrong weight, add_rerating makes a dry run and change_rerating applies it,
+change_bucket adjusts, voids and transfers, add_bucket gives tokens to a subscriber or a pool,
+add_pool makes a pool and change_pool its members and caps.
 Users, groups and staff keys belong to superusers alone, so nobody can raise themselves.
 """
 
@@ -42,6 +44,10 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "accounts.change_subscriber",
         "usage.change_quarantinedevent",
         "usage.change_usageevent",
+        "usage.change_bucket",
+        "usage.add_bucket",
+        "usage.add_pool",
+        "usage.change_pool",
     ),
     "finance": (
         "accounts.view_account",

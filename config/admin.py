@@ -6,16 +6,18 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
+from django.contrib.admin.utils import label_for_field
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import cached_property
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display as unfold_display
 
-from config.columns import column
+from config.columns import column, link_to
 
 # More rows than this are never counted: on a large table a count costs more than the page itself.
 COUNT_LIMIT = 10_000
@@ -81,6 +83,13 @@ class ReadOnlyAdmin(ExactSearch):
     # Which rows a button of `actions_detail` fits; it is hidden from others. The activity refuses.
     fitting: ClassVar[dict[str, Callable[[Any], bool]]] = {}
 
+    @classmethod
+    def offer(cls, pressed: Callable[..., HttpResponse], fits: Callable[[Any], bool]) -> None:
+        """Add a button from an app above, of which the page's own app knows nothing."""
+        setattr(cls, pressed.__name__, pressed)
+        cls.actions_detail = (*cls.actions_detail, pressed.__name__)
+        cls.fitting = cls.fitting | {pressed.__name__: fits}
+
     def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
         return columns(self.model, super().get_list_display(request))
 
@@ -117,7 +126,8 @@ class ReadOnlyAdmin(ExactSearch):
 
 
 class ReadOnlyInline(TabularInline):  # type: ignore[misc]
-    """Rows of a parent, twenty a page, newest first."""
+    """Rows of a parent, twenty a page, newest first; `show_change_link` makes the first column
+    lead to the row's own page."""
 
     extra = 0
     per_page = 20
@@ -125,13 +135,30 @@ class ReadOnlyInline(TabularInline):  # type: ignore[misc]
     hide_title = True
     ordering: ClassVar[Sequence[str]] = ("-pk",)
 
+    @cached_property
+    def shown(self) -> list[Any]:
+        """The columns in their order: names, and callables of a row."""
+        first, *rest = columns(self.model, self.fields or ())
+        return [self._linked(first) if self.show_change_link else first, *rest]
+
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
-        return columns(self.model, super().get_fields(request, obj))
+        return self.shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[Any]:
         own = super().get_readonly_fields(request, obj)
-        shown = columns(self.model, self.fields or ())
-        return [*own, *(each for each in shown if callable(each))]
+        return [*own, *(each for each in self.shown if callable(each))]
+
+    def _linked(self, first: Any) -> Callable[[Model], SafeString]:
+        options = self.model._meta
+        own = getattr(self, first, None) if isinstance(first, str) else first
+
+        def linked(row: Model) -> SafeString:
+            text = own(row) if callable(own) else getattr(row, first)
+            text = moment(text) if isinstance(text, datetime) else text
+            return link_to(f"{options.app_label}_{options.model_name}", row.pk, text)
+
+        linked.short_description = label_for_field(first, self.model, self)  # type: ignore[attr-defined]
+        return linked
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -62,18 +62,20 @@ def ask(
     subject: Model | None = None,
     description: str = "",
     danger: bool = False,
+    initial: dict[str, Any] | None = None,
+    explain: Callable[[DomainError], str] = str,
 ) -> HttpResponse:
     """Show the button's form on GET; on a valid POST call `perform` and go back to the subject.
 
     `perform` answers with a sentence for the person, or with a page of its own. A DomainError is
-    shown on the form: nothing happened then.
+    shown on the form, in the words of `explain`, with what was typed: nothing happened then.
     """
-    form = form_class(request.POST if request.method == "POST" else None)
+    form = form_class(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             answer = perform(form)
         except DomainError as refusal:
-            form.add_error(None, str(refusal))
+            form.add_error(None, explain(refusal))
         else:
             if subject is not None:
                 model_admin.log_change(request, subject, str(title))

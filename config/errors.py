@@ -89,7 +89,8 @@ def _problem(exc: Exception) -> dict[str, Any] | None:
         return _from_rest_framework(exc)
     if is_lost_connection(exc) or is_contention(exc):
         logger.warning("the database is away or busy: %s", exc)
-        detail = "The database is away or busy. Nothing was stored; send the same again."
+        # Whether it was stored is not known when the connection was lost in the commit.
+        detail = "The database is away or busy. Send the same again, with its ids: it counts once."
         return _body(503, "unavailable", detail) | _retry(503)
     return None
 

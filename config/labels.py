@@ -23,6 +23,7 @@ LABELS = {
     "other_bucket": pgettext_lazy("column", "other bucket"),
     "pool": pgettext_lazy("column", "pool"),
     "pool_first": pgettext_lazy("column", "pool first"),
+    "pool_kind": pgettext_lazy("column", "fills a pool"),
     "pool_id": pgettext_lazy("column", "pool"),
     "pooled": pgettext_lazy("column", "in a pool"),
     "reserved_payg_mt": pgettext_lazy("column", "held beyond the buckets"),

@@ -1,7 +1,7 @@
 """The bill run: one invoice per account and cycle, whatever happens, however often it is started.
 
-Set-based, in shards of accounts, one transaction each. What is not billed yet is found by looking,
-so a run that was stopped or killed is resumed by starting it again. The rules:
+Set-based, in shards of accounts, one transaction and one statement each. What is not billed yet
+is found by looking, so a run that was stopped or killed is resumed by starting it again. The rules:
 
 - Charges of the cycle and priced overage of the cycle go on the invoice, and so does what came late
   for earlier cycles that have their invoice already; each line names its own usage cycle.
@@ -26,26 +26,23 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Sum
 
-from accounts.models import Account
 from config.retrying import retry_transaction
 from usage import periods
 
 from . import numbering
 from .billrun_sql import (
-    ACCOUNTS_TO_BILL,
-    CHARGE_LINES,
-    DRAFT_INVOICES,
-    FINALISE,
+    BILL_SHARD,
+    FORGET_PLANS,
     LOCK_BILLING,
-    MISSING_RATES,
-    OVERAGE_LINES,
+    NEW_IDS,
+    SHARD_END,
     SHARD_LIMITS,
 )
 from .models import BillRun, Invoice
 from .querying import fetch, run
 from .refusals import CycleNotEnded, MissingTaxRate
 
-SHARD_ACCOUNTS = 2000
+SHARD_ACCOUNTS = 10_000
 OVERAGE_CATEGORY = "token_package"
 
 
@@ -130,12 +127,9 @@ def _bill_shards(cycle: date, now: datetime, shard: int, *, keep: bool) -> _Issu
     assert shard > 0
     issued = _Issued()
     after = 0
-    while ids := list(
-        Account.objects.filter(id__gt=after).order_by("id").values_list("id", flat=True)[:shard]
-    ):
-        bill = partial(_in_transaction, cycle, now, after, ids[-1], keep)
-        issued += retry_transaction(bill)
-        after = ids[-1]
+    while upto := fetch(SHARD_END, {"after": after, "shard": shard})[0]["upto"]:
+        issued += retry_transaction(partial(_in_transaction, cycle, now, after, upto, keep))
+        after = upto
     return issued
 
 
@@ -143,6 +137,7 @@ def _in_transaction(cycle: date, now: datetime, after: int, upto: int, keep: boo
     """One shard, committed or (for a preview) rolled back; nothing of it waits without end."""
     with transaction.atomic():
         run(SHARD_LIMITS, {})
+        run(FORGET_PLANS, {})
         issued = _bill_shard(cycle, now, after, upto)
         if not keep:
             transaction.set_rollback(True)
@@ -152,19 +147,11 @@ def _in_transaction(cycle: date, now: datetime, after: int, upto: int, keep: boo
 def _bill_shard(cycle: date, now: datetime, after: int, upto: int) -> _Issued:
     """Bill the accounts with after < id <= upto inside the caller's transaction."""
     run(LOCK_BILLING, {})
-    rows = fetch(ACCOUNTS_TO_BILL, {"cycle": cycle, "after": after, "upto": upto})
-    billed = [row for row in rows if row["total_fen"] >= 0]
-    carried = len(rows) - len(billed)
-    if not billed:
-        return _Issued(carried=carried)
-    accounts = [row["account_id"] for row in billed]
-    charges = [charge_id for row in billed for charge_id in row["charge_ids"]]
-    _refuse_missing_rates(cycle, accounts, charges)
-    numbers = numbering.draw(count=len(billed), now=now)
+    numbers = numbering.hold(now=now)
     about: dict[str, Any] = {
         "cycle": cycle,
-        "accounts": accounts,
-        "charges": charges,
+        "after": after,
+        "upto": upto,
         "category": OVERAGE_CATEGORY,
         "prefix": numbers.prefix,
         "first": numbers.first,
@@ -174,20 +161,17 @@ def _bill_shard(cycle: date, now: datetime, after: int, upto: int) -> _Issued:
         "issued_at": now,
         "due_at": now + timedelta(days=settings.INVOICE_DUE_DAYS),
     }
-    assert run(DRAFT_INVOICES, about) == len(billed)
-    assert run(CHARGE_LINES, about) == len(charges)
-    run(OVERAGE_LINES, about)
-    return _Issued(carried=carried, **fetch(FINALISE, about)[0])
-
-
-def _refuse_missing_rates(cycle: date, accounts: list[int], charges: list[int]) -> None:
-    about = {"cycle": cycle, "accounts": accounts, "charges": charges, "category": OVERAGE_CATEGORY}
-    missing = fetch(MISSING_RATES, about)
-    if missing:
-        named = ", ".join(f"{row['category']} on {row['day']}" for row in missing)
+    about |= fetch(NEW_IDS, {})[0]
+    found = fetch(BILL_SHARD, about)[0]
+    if found["missing"]:
         raise MissingTaxRate(
-            f"No VAT rate for {named}: add it to the tax file, load it and run again."
+            f"No VAT rate for {', '.join(found['missing'])}: "
+            "add it to the tax file, load it and run again."
         )
+    # Whoever marks overage or bills without the lock would break these; nothing is kept then.
+    assert found["written"] == found["owed"] and found["marked"] == found["used"], found
+    numbers.take(count=found["invoices"])
+    return _Issued(**{name: found[name] for name in _Issued.__dataclass_fields__})
 
 
 def _result(cycle: date, issued: _Issued) -> BillRunResult:

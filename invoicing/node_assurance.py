@@ -4,12 +4,15 @@ paid for and invoiced.
 Tokens here are raw ones, as engines count them (input with cached, output with reasoning); what
 is paid with is millitokens (`_mt`). Events count in the hour of their use. A node's clock, and
 requests that run over the full hour, move tokens to the hour beside; so hours show differences,
-and it is the node's sum over the period that must agree. What was amended or voided later is
-shown as it was reported.
+and it is the node's sum over the period that must agree.
+
+What was amended, voided or rated again stands as it was reported; what that changed stands beside
+it, in the hour of the event (`correction_`), and the sum of both as `corrected_`.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -17,17 +20,29 @@ from usage import periods, proof, sequences
 from usage.models import Node
 from usage.refused import Refused, refused_between
 
-from .node_assurance_sql import ACCEPTED_BY_HOUR, COUNTED, PAID_EVENTS, REPEATED, UNBALANCED
+from .node_assurance_sql import (
+    ACCEPTED_BY_HOUR,
+    AMENDED,
+    CORRECTED_BY_HOUR,
+    CORRECTIONS_NAMED,
+    COUNTED,
+    PAID_EVENTS,
+    REPEATED,
+    UNBALANCED,
+    UNBALANCED_CORRECTIONS,
+)
 from .querying import fetch
 
 MOST_DAYS = 31
 MOST_EVENTS = 20  # named beside one difference
 MOST_DIFFERENCES = 100
+MOST_CORRECTIONS = 2_000  # named in one report
 
 COUNTS = ("received", "accepted", "duplicate", "conflict", "rejected")
 TOKENS = ("accepted_tokens", "rejected_tokens", "conflict_tokens")
 AMOUNTS = ("accepted_mt", "debited_mt", "overage_mt", "uncovered_mt", "invoiced_mt")
 COUNTED_BY_NODE = ("counted_tokens", "counted_requests", "resets")
+CORRECTIONS = ("corrections", "correction_tokens", *(f"correction_{name}" for name in AMOUNTS))
 
 Row = dict[str, Any]
 Place = tuple[int, datetime]  # a node and an hour
@@ -37,40 +52,28 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
     """The report of the billing-zone days [start, end), at most MOST_DAYS of them.
 
     `nodes` and `hours` hold the same columns; `counted_tokens` and `difference_tokens` (counted -
-    accepted - rejected) are None where the node told no counters. `differences` is empty if all
-    that must agree does. Raises InvalidPeriod.
+    accepted - rejected) are None where the node told no counters. `corrections` counts amendments;
+    an hour names them under `amendments`. `differences` is empty if all that must agree does.
+    Raises InvalidPeriod.
     """
     if not start < end <= start + timedelta(days=MOST_DAYS):
         raise periods.InvalidPeriod(f"Ask for 1 to {MOST_DAYS} days.")
-    about: dict[str, Any] = {
-        "from": periods.day_start(start),
-        "until": periods.day_start(end),
-        "most": MOST_DIFFERENCES,
-    }
-    with proof.snapshot() as cursor:
-        refused = refused_between(cursor, start=about["from"], end=about["until"])
-        rows = [
-            *fetch(COUNTED, about),
-            *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
-            *fetch(REPEATED, about),
-        ]
-        unbalanced = fetch(PAID_EVENTS + UNBALANCED, about)
-        names = dict(Node.objects.values_list("id", "name"))
-        numbers = {node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names}
-    hours = _hours(rows, refused)
-    evidence = _evidence(refused)
+    read = _read(start, end)
+    hours = _hours(read.rows, read.refused)
+    evidence = _evidence(read.refused)
     nodes = _nodes(hours)
     for (node_id, hour), row in hours.items():
         _conclude(row)
-        row |= {"node": names.get(node_id, str(node_id)), "hour": hour.isoformat()}
+        row |= {"node": read.names.get(node_id, str(node_id)), "hour": hour.isoformat()}
         row["events"] = evidence[node_id, hour][:MOST_EVENTS] if row["difference_tokens"] else []
+        row["amendments"] = read.amendments.get((node_id, hour), [])
     for node_id, row in nodes.items():
         _conclude(row)
-        row |= {"node": names.get(node_id, str(node_id)), "gaps": numbers.get(node_id, [])}
+        row |= {"node": read.names.get(node_id, str(node_id)), "gaps": read.gaps.get(node_id, [])}
     differences = [
         *_counted_otherwise(nodes, hours, evidence),
-        *_not_paid_for(unbalanced, names),
-        *_missing_batches(numbers, names),
+        *_not_paid_for(read.unbalanced, read.names),
+        *_missing_batches(read.gaps, read.names),
     ]
     return {
         "from": start.isoformat(),
@@ -81,8 +84,49 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the tables say of a period, all of one snapshot."""
+
+    refused: list[Refused]
+    rows: list[Row]
+    unbalanced: list[Row]
+    amendments: dict[Place, list[Row]]
+    names: dict[int, str]
+    gaps: dict[int, list[tuple[int, int]]]
+
+
+def _read(start: date, end: date) -> _Read:
+    about: dict[str, Any] = {
+        "from": periods.day_start(start),
+        "until": periods.day_start(end),
+        "most": MOST_DIFFERENCES,
+        "named": MOST_EVENTS,
+        "most_named": MOST_CORRECTIONS,
+    }
+    with proof.snapshot() as cursor:
+        names = dict(Node.objects.values_list("id", "name"))
+        return _Read(
+            refused=refused_between(cursor, start=about["from"], end=about["until"]),
+            rows=[
+                *fetch(COUNTED, about),
+                *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
+                *fetch(REPEATED, about),
+                *fetch(AMENDED + CORRECTED_BY_HOUR, about),
+            ],
+            unbalanced=[
+                *fetch(PAID_EVENTS + UNBALANCED, about),
+                *fetch(AMENDED + UNBALANCED_CORRECTIONS, about),
+            ],
+            amendments=_named(fetch(AMENDED + CORRECTIONS_NAMED, about)),
+            names=names,
+            gaps={node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names},
+        )
+
+
 def _empty() -> Row:
-    return dict.fromkeys((*COUNTED_BY_NODE, *COUNTS, *TOKENS, *AMOUNTS), 0) | {"samples": False}
+    names = (*COUNTED_BY_NODE, *COUNTS, *TOKENS, *AMOUNTS, *CORRECTIONS)
+    return dict.fromkeys(names, 0) | {"samples": False}
 
 
 def _hours(rows: Iterable[Row], refused: Iterable[Refused]) -> dict[Place, Row]:
@@ -118,11 +162,24 @@ def _conclude(row: Row) -> None:
     """What follows from the sums of a row."""
     row["received"] = sum(row[name] for name in COUNTS[1:])
     row["not_invoiced_mt"] = row["overage_mt"] - row["invoiced_mt"]
+    row["corrected_tokens"] = row["accepted_tokens"] + row["correction_tokens"]
+    for name in AMOUNTS:
+        row[f"corrected_{name}"] = row[name] + row[f"correction_{name}"]
     if row.pop("samples"):
         known = row["accepted_tokens"] + row["rejected_tokens"]
         row["difference_tokens"] = row["counted_tokens"] - known
     else:
         row |= {"counted_tokens": None, "counted_requests": None, "difference_tokens": None}
+
+
+def _named(amendments: Iterable[Row]) -> dict[Place, list[Row]]:
+    """Amendments by the node and hour of their events, the largest first."""
+    found: dict[Place, list[Row]] = defaultdict(list)
+    for one in amendments:
+        told = {"amendment": one["id"], "event": one["event_id"]}
+        rest = {name: one[name] for name in ("kind", "tokens", "mt")}
+        found[one["node_id"], _hour(one["hour"])].append(told | rest)
+    return dict(found)
 
 
 def _evidence(refused: Iterable[Refused]) -> dict[Place, list[Row]]:
@@ -140,7 +197,8 @@ def _counted_otherwise(
 ) -> list[Row]:
     found = []
     for node_id, row in nodes.items():
-        if not row["difference_tokens"]:
+        # What staff recounted explains a difference if it is exactly as large.
+        if row["difference_tokens"] in (None, 0, row["correction_tokens"]):
             continue
         places = [place for place, one in hours.items() if place[0] == node_id]
         events = [event for place in places for event in evidence.get(place, [])]
@@ -157,6 +215,9 @@ def _counted_otherwise(
                     :MOST_EVENTS
                 ],
                 "gaps": row["gaps"],
+                "amendments": [one for place in places for one in hours[place]["amendments"]][
+                    :MOST_EVENTS
+                ],
             }
         )
     return found
@@ -165,11 +226,13 @@ def _counted_otherwise(
 def _not_paid_for(unbalanced: Iterable[Row], names: Mapping[int, str]) -> list[Row]:
     return [
         {
-            "rule": "accepted mt = debited + overage + uncovered",
+            "rule": "correction mt = debited + overage + uncovered"
+            if "amendment" in row
+            else "accepted mt = debited + overage + uncovered",
             "where": f"{names.get(row['node_id'])} {_hour(row['hour']).isoformat()}",
             "expected": row["expected"],
             "found": row["found"],
-            "events": [{"event": row["event"]}],
+            "events": [{name: row[name] for name in ("event", "amendment") if name in row}],
         }
         for row in unbalanced
     ]

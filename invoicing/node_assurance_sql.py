@@ -87,6 +87,95 @@ UNBALANCED = """
      LIMIT %(most)s
 """
 
+# Amendments of events of the period, in the node and hour of their event; what paid for one, or was
+# given back by it, carries its number, and nothing is recorded long before its event's time. The
+# beginning of the three statements below.
+AMENDED = """
+    WITH amendment AS (
+        SELECT amendment.id,
+               amendment.event_id,
+               event.node_id,
+               date_trunc('hour', event.occurred_at, 'UTC') AS hour,
+               amendment.kind,
+               amendment.input_tokens + amendment.cached_tokens + amendment.output_tokens
+                   + amendment.reasoning_tokens AS tokens,
+               amendment.mt
+          FROM usage_amendment AS amendment
+          JOIN usage_usageevent AS event
+            ON event.subscriber_id = amendment.subscriber_id
+           AND event.occurred_at = amendment.occurred_at
+           AND event.id = amendment.event_id
+         WHERE amendment.occurred_at >= %(from)s
+           AND amendment.occurred_at < %(until)s
+    ), moved AS (
+        SELECT entry.event_id, -SUM(entry.amount_mt) AS mt
+          FROM usage_ledgerentry AS entry
+          JOIN amendment ON amendment.id = entry.event_id
+         WHERE entry.kind IN ('debit', 'refund')
+           AND entry.recorded_at >= %(from)s::timestamptz - interval '1 day'
+         GROUP BY entry.event_id
+    ), beyond AS (
+        SELECT overage.event_id,
+               SUM(overage.mt) FILTER (WHERE overage.priced) AS priced_mt,
+               SUM(overage.mt) FILTER (WHERE NOT overage.priced) AS uncovered_mt,
+               SUM(overage.mt) FILTER (WHERE invoice.id IS NOT NULL) AS invoiced_mt
+          FROM usage_overage AS overage
+          JOIN amendment ON amendment.id = overage.event_id
+          LEFT JOIN invoicing_invoiceline AS line ON line.id = overage.invoice_line_id
+          LEFT JOIN invoicing_invoice AS invoice
+            ON invoice.id = line.invoice_id AND invoice.state = 'final'
+         GROUP BY overage.event_id
+    )
+"""
+
+# By how much amendments changed what a node reported in an hour and who pays for it.
+CORRECTED_BY_HOUR = """
+    SELECT amendment.node_id,
+           amendment.hour,
+           COUNT(*) AS corrections,
+           SUM(amendment.tokens)::bigint AS correction_tokens,
+           SUM(amendment.mt)::bigint AS correction_accepted_mt,
+           COALESCE(SUM(moved.mt), 0)::bigint AS correction_debited_mt,
+           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS correction_overage_mt,
+           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS correction_uncovered_mt,
+           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS correction_invoiced_mt
+      FROM amendment
+      LEFT JOIN moved ON moved.event_id = amendment.id
+      LEFT JOIN beyond ON beyond.event_id = amendment.id
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
+
+# The amendments themselves, the largest of each node and hour first and no more than some.
+CORRECTIONS_NAMED = """
+    SELECT named.node_id, named.hour, named.id, named.event_id, named.kind, named.tokens, named.mt
+      FROM (SELECT amendment.*,
+                   ROW_NUMBER() OVER (PARTITION BY amendment.node_id, amendment.hour
+                                      ORDER BY ABS(amendment.mt) DESC, amendment.id) AS place
+              FROM amendment) AS named
+     WHERE named.place <= %(named)s
+     ORDER BY named.node_id, named.hour, named.place
+     LIMIT %(most_named)s
+"""
+
+# Amendments whose difference nobody paid or got back exactly. Must return no row.
+UNBALANCED_CORRECTIONS = """
+    SELECT amendment.id AS amendment,
+           amendment.event_id AS event,
+           amendment.node_id,
+           amendment.hour,
+           amendment.mt AS expected,
+           (COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
+      FROM amendment
+      LEFT JOIN moved ON moved.event_id = amendment.id
+      LEFT JOIN beyond ON beyond.event_id = amendment.id
+     WHERE amendment.mt <> COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+                           + COALESCE(beyond.uncovered_mt, 0)
+     ORDER BY amendment.id
+     LIMIT %(most)s
+"""
+
 # Repeats leave no row of their own: they are known by the batch they came in, in its hour.
 REPEATED = """
     SELECT batch.node_id,

@@ -1,6 +1,6 @@
 """Gap-free invoice numbers: 20 digits, year 2, region 2, channel 1 and serial 15.
 
-The series row is locked in the transaction that writes the invoices: what rolls back gives its
+The series row is held in the transaction that writes the invoices: what rolls back gives its
 numbers back, and a second writer waits for the first one's commit.
 """
 
@@ -17,12 +17,18 @@ SERIAL_DIGITS = 15
 
 
 @dataclass(frozen=True)
-class DrawnNumbers:
-    """A row of consecutive serials: `first` to `first + count - 1` behind one prefix."""
+class HeldNumbers:
+    """The series while its row is locked: `first` is the next free serial behind the prefix."""
 
+    series: InvoiceSeries
     prefix: str
     first: int
-    count: int
+
+    def take(self, *, count: int) -> None:
+        """Use up the serials `first` to `first + count - 1`; once, in the same transaction."""
+        assert count >= 0 and self.series.last_number == self.first - 1
+        self.series.last_number += count
+        self.series.save(update_fields=["last_number"])
 
 
 def prefix_of(*, year: int, region: int, channel: int) -> str:
@@ -37,17 +43,14 @@ def number_of(*, prefix: str, serial: int) -> str:
     return f"{prefix}{serial:0{SERIAL_DIGITS}d}"
 
 
-def draw(*, count: int, now: datetime) -> DrawnNumbers:
-    """Take `count` numbers of this year's series; must run inside the invoices' transaction.
+def hold(*, now: datetime) -> HeldNumbers:
+    """Lock this year's series until the transaction ends; it must be that of the invoices.
 
-    The year is the billing-zone year of `now`. Locks the series row until the transaction ends, so
-    callers draw last.
+    The year is the billing-zone year of `now`. Numbers count as used when they are taken.
     """
     year, region, channel = day_of(now).year, settings.INVOICE_REGION, settings.INVOICE_CHANNEL
     key = {"year": year, "region": region, "channel": channel}
     InvoiceSeries.objects.bulk_create([InvoiceSeries(**key)], ignore_conflicts=True)
     series = InvoiceSeries.objects.select_for_update().get(**key)
-    first = series.last_number + 1
-    series.last_number += count
-    series.save(update_fields=["last_number"])
-    return DrawnNumbers(prefix_of(year=year, region=region, channel=channel), first, count)
+    prefix = prefix_of(year=year, region=region, channel=channel)
+    return HeldNumbers(series, prefix, series.last_number + 1)

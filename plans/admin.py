@@ -14,7 +14,16 @@ class VersionInline(ReadOnlyInline):
     model = PlanVersion
     show_change_link = True
     ordering = ("-version",)
-    fields = ("version", "name", "price_fen", "tokens", "validity_days", "beyond", "on_sale")
+    fields = (
+        "version",
+        "name",
+        "price_fen",
+        "tokens",
+        "validity_days",
+        "beyond",
+        "pool_kind",
+        "on_sale",
+    )
 
 
 @admin.register(Plan)
@@ -38,10 +47,11 @@ class PlanVersionAdmin(ReadOnlyAdmin):
         "price_fen",
         "tokens",
         "beyond",
+        "pool_kind",
         "on_sale",
         "loaded_at",
     )
-    list_filter = ("on_sale", "audience", "plan__kind")
+    list_filter = ("on_sale", "audience", "plan__kind", "pool_kind")
     list_select_related = ("plan",)
     search_texts = ("plan__code", "name", "name_en")
     ordering = ("plan__code", "-version")
@@ -49,7 +59,7 @@ class PlanVersionAdmin(ReadOnlyAdmin):
 
 class SubscriptionInline(ReadOnlyInline):
     model = Subscription
-    fields = ("version", "price_fen", "tokens", "starts_at", "ends_at", "renews_at")
+    fields = ("version", "price_fen", "tokens", "pool", "starts_at", "ends_at", "renews_at")
 
 
 SubscriberAdmin.inlines.insert(0, SubscriptionInline)
@@ -62,11 +72,12 @@ class SubscriptionAdmin(ReadOnlyAdmin):
         "version",
         "price_fen",
         "tokens",
+        "pool",
         "starts_at",
         "ends_at",
         "renews_at",
     )
-    list_select_related = ("subscriber", "version__plan")
+    list_select_related = ("subscriber", "version__plan", "pool")
     list_filter = ("version__plan",)
     search_phones = ("subscriber__msisdn",)
     search_ids = ("subscriber_id",)
@@ -74,8 +85,16 @@ class SubscriptionAdmin(ReadOnlyAdmin):
 
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
-    list_display = ("created_at", "subscriber", "version", "amount_fen", "pay", "state_label")
-    list_select_related = ("subscriber", "version__plan")
+    list_display = (
+        "created_at",
+        "subscriber",
+        "version",
+        "amount_fen",
+        "pay",
+        "pool",
+        "state_label",
+    )
+    list_select_related = ("subscriber", "version__plan", "pool")
     list_filter = ("state", "pay")
     search_texts = ("key",)
     search_phones = ("subscriber__msisdn",)

@@ -156,6 +156,8 @@ def _terms(entry: PlanEntry | PackEntry) -> dict[str, Any]:
     }
     if minutes(entry.hours) != (0, WHOLE_DAY):
         terms["minute_from"], terms["minute_until"] = minutes(entry.hours)
+    if entry.pool != "none":
+        terms["pool_kind"] = entry.pool
     if isinstance(entry, PackEntry):
         # What happens beyond the buckets is the plan's affair, whatever packs are bought.
         return terms | {"validity_days": entry.validity_days, "beyond": "stop"}

@@ -39,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tokens: Tokens
     tax_category: Annotated[str, Meta(min_length=1, max_length=40)]
     models: list[str] = []
+    pool: Literal["none", "family", "enterprise"] = "none"  # its tokens go into the account's pool
     hours: Hours = "00:00-24:00"  # of the day in Asia/Shanghai, over midnight as in "22:00-08:00"
 
 
@@ -194,6 +195,7 @@ def _check(path: Path, catalogue: Catalogue) -> None:
                 raise ValueError("hours that begin where they end; 00:00-24:00 is the whole day")
             if unknown := sorted(set(sold.models) - set(models)):
                 raise ValueError(f"models {unknown} are not in this file; add them or remove them")
+            _check_pool(sold)
             if isinstance(sold, PlanEntry):
                 _check_beyond(sold)
                 _check_final(sold, models)
@@ -207,6 +209,11 @@ def _check(path: Path, catalogue: Catalogue) -> None:
             days = [weight.starts for weight in model.weights]
             if days != sorted(set(days)):
                 raise ValueError("weights must stand in order of `from`, each day once")
+
+
+def _check_pool(sold: Entry) -> None:
+    if sold.pool != "none" and not sold.tokens:
+        raise ValueError("pool without tokens to go into it; give tokens or remove it")
 
 
 def _check_beyond(plan: PlanEntry) -> None:

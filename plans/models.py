@@ -8,7 +8,7 @@ from django.db.models import F, Func, Q
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account, Subscriber
-from usage.models import ChargingProfile
+from usage.models import ChargingProfile, Pool
 from usage.waterfall import WHOLE_DAY
 
 PERIOD = Func(
@@ -70,6 +70,10 @@ class PlanVersion(models.Model):
     pool_first = models.BooleanField(
         default=False, db_default=False
     )  # a pool's tokens before its own
+    # Its tokens go into the account's pool, which a plan opens as one of this kind; empty: own.
+    pool_kind = models.CharField(
+        max_length=12, choices=Pool.Kind, blank=True, default="", db_default=""
+    )
     tax_category = models.CharField(max_length=40)
     on_sale = models.BooleanField(default=True)
     loaded_at = models.DateTimeField()
@@ -95,6 +99,10 @@ class PlanVersion(models.Model):
                 name="plan_version_restricts_to_a_model",
                 condition=~Q(final_action="RESTRICT") | ~Q(free_model=""),
             ),
+            models.CheckConstraint(
+                name="plan_version_fills_a_pool_with_tokens",
+                condition=Q(pool_kind="") | Q(tokens__gt=0),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -115,6 +123,10 @@ class Subscription(models.Model):
     ends_at = models.DateTimeField(null=True, blank=True)
     # First instant of the first cycle that is not granted yet: what the renewal looks for.
     renews_at = models.DateTimeField(db_index=True)
+    # Whose buckets it fills, settled at purchase; null: the subscriber's own.
+    pool = models.ForeignKey(
+        Pool, models.PROTECT, null=True, blank=True, related_name="subscriptions"
+    )
     created_at = models.DateTimeField()
 
     class Meta:
@@ -156,6 +168,8 @@ class Order(models.Model):
     pay = models.CharField(max_length=10, choices=Pay)
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)
     key = models.CharField(max_length=120)  # the caller's Idempotency-Key
+    # Where the pack goes, settled at purchase; null: to the subscriber.
+    pool = models.ForeignKey(Pool, models.PROTECT, null=True, blank=True, related_name="orders")
     created_at = models.DateTimeField()
     fulfilled_at = models.DateTimeField(null=True, blank=True)
 

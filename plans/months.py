@@ -11,10 +11,9 @@ from datetime import date, datetime
 
 from accounts.lifecycle import UnknownSubscriber
 from accounts.models import Subscriber
-from usage import granting, profiles
+from usage import granting, pools, profiles
 from usage.database import fast_cursor
 from usage.ledger import Grant
-from usage.locking import lock_profiles
 from usage.models import NEVER, Bucket, ChargingProfile
 from usage.periods import cycle_end, cycle_of, day_of, day_start
 
@@ -45,7 +44,11 @@ def make_good(
     due = [one for one in subscriptions if _may_go_on(one, now, until)]
     # Terms are set one by one below, so the locks are taken in their order before.
     with fast_cursor() as cursor:
-        lock_profiles(cursor, sorted({one.subscriber_id for one in due}))
+        pools.lock_with_pools(
+            cursor,
+            subscriber_ids={one.subscriber_id for one in due},
+            pool_ids={one.pool_id for one in due if one.pool_id is not None},
+        )
     while due:
         for subscription in due:
             if _is_over(subscription) and subscription.renews_at <= now:
@@ -94,8 +97,11 @@ def _key(subscription: Subscription, cycle: date) -> str:
 
 def _grant(subscription: Subscription, share: Stub) -> Grant:
     version, cycle = subscription.version, cycle_of(subscription.renews_at)
+    pool_id = subscription.pool_id
+    assert (pool_id is not None) is bool(version.pool_kind), "its pool is settled at purchase"
     return Grant(
-        subscriber_id=subscription.subscriber_id,
+        subscriber_id=subscription.subscriber_id if pool_id is None else None,
+        pool_id=pool_id,
         kind=Bucket.Kind.PLAN,
         name=version.name,
         name_en=version.name_en,

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from accounts.models import Subscriber
-from usage import ledger
+from usage import granting
+from usage.ledger import Grant
 from usage.models import Bucket
 from usage.periods import cycle_of
 
-from . import catalogue, charging
+from . import catalogue, charging, pooling
 from .models import Charge, Order, Plan
 from .months import locked_subscriber
 from .refusals import (
@@ -32,7 +33,7 @@ def place_order(
 
     `pay` is "bill" (granted at once, charged on this cycle's invoice) or "now" (pending until the
     payment calls `fulfil`). Raises KeyMissing, KeyReused, UnknownPlan, WrongKindOfPlan,
-    SubscriberNotActive.
+    SubscriberNotActive, NoPool and PoolRefused.
     """
     if not 0 < len(key) <= LONGEST_KEY:
         raise KeyMissing(
@@ -55,6 +56,7 @@ def place_order(
         raise WrongKindOfPlan(f"{plan_code} is a monthly plan: subscribe to it")
     order = Order.objects.create(
         subscriber=subscriber,
+        pool=pooling.pool_to_add_to(subscriber=subscriber, version=version, now=now),
         version=version,
         amount_fen=version.price_fen,
         pay=pay,
@@ -78,21 +80,7 @@ def fulfil(*, order_id: int, now: datetime) -> Order:
         return order
     version = order.version
     until = now + timedelta(days=version.validity_days)
-    ledger.grant(
-        subscriber_id=order.subscriber_id,
-        kind=Bucket.Kind.PACK,
-        name=version.name,
-        name_en=version.name_en,
-        amount_mt=version.tokens * 1000,
-        valid_from=now,
-        valid_until=until,
-        key=f"order:{order.pk}",
-        now=now,
-        priority=version.priority,
-        model_ids=catalogue.model_ids_of(version),
-        minute_from=version.minute_from,
-        minute_until=version.minute_until,
-    )
+    granting.grant_many(grants=[_grant(order, now, until)], now=now)
     charging.book(
         account_id=order.subscriber.account_id,
         subscriber_id=order.subscriber_id,
@@ -112,6 +100,25 @@ def fulfil(*, order_id: int, now: datetime) -> Order:
     order.state, order.fulfilled_at = Order.State.FULFILLED, now
     order.save(update_fields=["state", "fulfilled_at"])
     return order
+
+
+def _grant(order: Order, now: datetime, until: datetime) -> Grant:
+    version = order.version
+    return Grant(
+        subscriber_id=order.subscriber_id if order.pool_id is None else None,
+        pool_id=order.pool_id,
+        kind=Bucket.Kind.PACK,
+        name=version.name,
+        name_en=version.name_en,
+        amount_mt=version.tokens * 1000,
+        valid_from=now,
+        valid_until=until,
+        key=f"order:{order.pk}",
+        priority=version.priority,
+        model_ids=tuple(catalogue.model_ids_of(version)),
+        minute_from=version.minute_from,
+        minute_until=version.minute_until,
+    )
 
 
 @transaction.atomic

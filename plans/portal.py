@@ -13,7 +13,7 @@ from accounts.models import Subscriber
 from accounts.portal import refused, subscriber_required
 from config import clock
 from config.errors import DomainError
-from plans import catalogue, reports, subscribing
+from plans import catalogue, pooling, reports, subscribing
 from plans.models import Plan, PlanVersion
 from plans.proration import first_month
 from usage.periods import cycle_end, cycle_of, day_of
@@ -25,7 +25,7 @@ def packs_panel(subscriber: Subscriber, now: datetime) -> tuple[str, dict[str, A
     """The home page's panel of packs on sale."""
     return "plans/packs_panel.html", {
         "subscriber": subscriber,
-        "packs": reports.offers(now=now)["packs"],
+        "packs": pooling.packs_for(subscriber, reports.offers(now=now)["packs"], now=now),
         "can_buy": subscriber.state == Subscriber.State.ACTIVE,
     }
 
@@ -44,7 +44,7 @@ def plans(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
         "offers": offers,
         "personal": [plan for plan in offers["plans"] if plan.audience == "personal"],
         "developer": [plan for plan in offers["plans"] if plan.audience != "personal"],
-        "packs": offers["packs"],
+        "packs": pooling.packs_for(subscriber, offers["packs"], now=now),
         "can_buy": subscriber.state == Subscriber.State.ACTIVE,
         "orders": reports.orders_of(subscriber_id=subscriber.pk)[:RECENT_ORDERS],
     }

@@ -73,6 +73,21 @@ class CatalogueRefused(DomainError):
     status = 422
 
 
+class NoPool(DomainError):
+    """A pack adds to a pool, and the account has none."""
+
+    code = "no_pool"
+    status = 409
+
+
+class PoolRefused(DomainError):
+    """What fills a pool is not sold to who draws on another account's, or if it is not clear which
+    pool is meant."""
+
+    code = "pool_refused"
+    status = 409
+
+
 class UnknownOrder(DomainError):
     """No such order."""
 

@@ -37,9 +37,9 @@ def offers(*, now: datetime) -> dict[str, list[Any]]:
 
 
 def subscriptions_of(*, subscriber_id: int) -> QuerySet[Subscription]:
-    """The subscriptions of one subscriber, newest first, with their versions and plans."""
+    """The subscriptions of one subscriber, newest first, with their versions, plans and pools."""
     rows = Subscription.objects.filter(subscriber_id=subscriber_id)
-    return rows.select_related("version__plan").order_by("-starts_at")
+    return rows.select_related("version__plan", "pool").order_by("-starts_at")
 
 
 def current_subscription(*, subscriber_id: int, now: datetime) -> Subscription | None:

@@ -13,6 +13,10 @@ class OfferOutput(serializers.ModelSerializer[PlanVersion]):
 
     code = serializers.CharField(source="plan.code")
     kind = serializers.CharField(source="plan.kind")
+    pool = serializers.CharField(
+        source="pool_kind",
+        help_text="whose pool the tokens go into: family, enterprise; none if empty",
+    )
 
     class Meta:
         model = PlanVersion
@@ -37,6 +41,7 @@ class OfferOutput(serializers.ModelSerializer[PlanVersion]):
             "final_action",
             "free_model",
             "pool_first",
+            "pool",
         ]
 
 
@@ -81,6 +86,7 @@ class SubscriptionOutput(serializers.ModelSerializer[Subscription]):
             "starts_at",
             "ends_at",
             "state",
+            "pool_id",
         ]
 
     def get_state(self, subscription: Subscription) -> str:
@@ -131,6 +137,7 @@ class OrderOutput(serializers.ModelSerializer[Order]):
             "tokens",
             "amount_fen",
             "pay",
+            "pool_id",
             "state",
             "created_at",
             "fulfilled_at",

@@ -16,7 +16,7 @@ from accounts.numbers import normalise_msisdn
 from usage.models import NEVER
 from usage.periods import cycle_end, cycle_of, day_of
 
-from . import catalogue
+from . import catalogue, pooling
 from .models import Plan, Subscription
 from .months import locked_subscriber, make_good
 from .refusals import (
@@ -45,8 +45,8 @@ def subscribe(
 
     The first month's fee and tokens are its calendar days' share; a start in the past is made good
     for every cycle up to `now`, a start in the future waits for the renewal. Raises UnknownPlan,
-    WrongKindOfPlan, SubscriberNotActive, StartRefused, and AlreadySubscribed while another plan is
-    held at or after `starts_at`.
+    WrongKindOfPlan, SubscriberNotActive, StartRefused, PoolRefused for a plan that fills a pool,
+    and AlreadySubscribed while another plan is held at or after `starts_at`.
     """
     subscriber = locked_subscriber(subscriber_id)
     if subscriber.state != State.ACTIVE:
@@ -64,8 +64,12 @@ def subscribe(
             f"The subscriber holds {held.version.plan.code} from {day_of(held.starts_at)} on; "
             "end it first, and start the new plan where it ends"
         )
+    pool = pooling.pool_to_fill(
+        subscriber=subscriber, version=version, starts_at=starts_at, actor=actor, now=now
+    )
     subscription = Subscription.objects.create(
         subscriber=subscriber,
+        pool=pool,
         version=version,
         price_fen=version.price_fen,
         tokens=version.tokens,

@@ -28,10 +28,15 @@ AMENDMENTS = """
 """
 
 # What buckets paid (below zero) and were given back, oldest first; events and amendments alike
-# stand behind an entry. Nothing is recorded long before its event's time.
+# stand behind an entry. Nothing is recorded long before its event's time. A bucket that is void or
+# closed pays nothing any more, so what returns to it is lost again: as void, or as expired.
 PAYMENTS = """
     SELECT entry.event_id, entry.bucket_id, entry.amount_mt, entry.recorded_at, bucket.pool_id,
-           bucket.closed_at IS NOT NULL AS closed
+           CASE WHEN EXISTS (SELECT 1 FROM usage_movement AS movement
+                              WHERE movement.bucket_id = bucket.id AND movement.kind = 'void')
+                THEN 'void'
+                WHEN bucket.closed_at IS NOT NULL THEN 'expiry'
+                ELSE '' END AS lost_as
       FROM usage_ledgerentry AS entry
       JOIN usage_bucket AS bucket ON bucket.id = entry.bucket_id
      WHERE entry.event_id = ANY(%(ids)s) AND entry.kind IN ('debit', 'refund')
@@ -53,11 +58,14 @@ CLOCKS_APART = timedelta(days=1)  # more than a node's clock may be ahead of our
 
 @dataclass(slots=True)
 class Payment:
-    """What one bucket paid and still bears; `day` is that on which a pool's cap counted it."""
+    """What one bucket paid and still bears; `day` is that on which a pool's cap counted it.
+
+    `lost_as` is the kind of entry by which what returns is lost at once: none while it can pay.
+    """
 
     bucket_id: int
     pool_id: int | None
-    closed: bool
+    lost_as: str
     day: date
     mt: int
 
@@ -133,11 +141,11 @@ def _read_payments(
 ) -> None:
     since = min(event.occurred_at for event in events.values()) - CLOCKS_APART
     rows = cursor.execute(PAYMENTS, {"ids": sorted(behind), "since": since})
-    for number, bucket, amount, recorded, pool, closed in rows:
+    for number, bucket, amount, recorded, pool, lost_as in rows:
         event = events[behind[number]]
         if amount < 0:
             day = day_of(recorded if late[number] else event.occurred_at)
-            event.payments.append(Payment(bucket, pool, closed, day, -amount))
+            event.payments.append(Payment(bucket, pool, lost_as, day, -amount))
             continue
         for payment in reversed(event.payments):
             if payment.bucket_id == bucket:

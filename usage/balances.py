@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 
 from .database import fast_cursor
-from .locking import Membership
 from .models import (
     BlockChange,
     Bucket,
     ChargingProfile,
     CycleOverage,
     InferenceModel,
-    PoolMember,
-    PoolUsage,
 )
-from .periods import cycle_of, day_of
-from .waterfall import OpenBucket, in_burn_order
+from .periods import cycle_of
+from .shares import PoolShare, as_open, pool_share
+from .waterfall import in_burn_order
 
 # What the ledger had moved into the subscriber's buckets by an instant, and granted into them.
 AMOUNTS_AS_OF = """
@@ -62,22 +59,11 @@ class BucketView:
 
 
 @dataclass(frozen=True)
-class PoolShare:
-    """What the pool of a subscriber still lets it take: its free tokens, within the caps (mt)."""
-
-    pool_id: int
-    name: str
-    available_mt: int
-    used_this_cycle_mt: int
-    cycle_cap_mt: int
-    day_cap_mt: int
-
-
-@dataclass(frozen=True)
 class Balance:
     """What a subscriber has at `as_of`; amounts in millitokens, overage of the running cycle.
 
-    The sums leave out buckets whose hours of the day it is not, and what a pool shares.
+    The sums leave out buckets whose hours of the day it is not, and, but for `usable_mt` and
+    `whole_mt`, what a pool shares.
     """
 
     as_of: datetime
@@ -105,6 +91,16 @@ class Balance:
             bucket.remaining_mt - bucket.reserved_mt for bucket in self.buckets if bucket.usable_now
         )
 
+    @property
+    def usable_mt(self) -> int:
+        """What can be used now, of one's own and of the pool."""
+        return self.available_mt + (self.pool.available_mt if self.pool else 0)
+
+    @property
+    def whole_mt(self) -> int:
+        """The most that could have been used of what is valid now, own and the pool's share."""
+        return self.granted_mt + (self.pool.whole_mt if self.pool else 0)
+
 
 def balance(*, subscriber_id: int, now: datetime) -> Balance:
     """The buckets valid now in burn order, overage of this cycle and whether service is blocked."""
@@ -125,8 +121,14 @@ def balance(*, subscriber_id: int, now: datetime) -> Balance:
         uncovered_mt=total.uncovered_mt if total else 0,
         blocked=profile.blocked if profile else "",
         beyond=profile.beyond if profile else "stop",
-        pool=_pool_share(subscriber_id, now) if profile and profile.pooled else None,
+        pool=_share(profile, now),
     )
+
+
+def _share(profile: ChargingProfile | None, now: datetime) -> PoolShare | None:
+    if profile is None or not profile.pooled:
+        return None
+    return pool_share(subscriber_id=profile.pk, goes_first=profile.pool_first, now=now)
 
 
 def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
@@ -160,30 +162,12 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
     )
 
 
-def _open(bucket: Bucket) -> OpenBucket:
-    return OpenBucket(
-        priority=bucket.priority,
-        valid_until=bucket.valid_until,
-        for_all_models=not bucket.model_ids,
-        created_at=bucket.created_at,
-        id=bucket.pk,
-        valid_from=bucket.valid_from,
-        available_mt=bucket.remaining_mt - bucket.reserved_mt,
-        size_mt=bucket.granted_mt + bucket.adjusted_mt,
-        reserved_mt=bucket.reserved_mt,
-        pool_id=bucket.pool_id,
-        model_ids=bucket.model_ids,
-        minute_from=bucket.minute_from,
-        minute_until=bucket.minute_until,
-    )
-
-
 def _views(buckets: Sequence[Bucket], at: datetime) -> list[BucketView]:
     codes = _model_codes(buckets)
     by_id = {bucket.pk: bucket for bucket in buckets}
     return [
         _view(by_id[each.id], codes, usable_now=each.is_valid(at))
-        for each in in_burn_order(map(_open, buckets))
+        for each in in_burn_order(map(as_open, buckets))
     ]
 
 
@@ -210,31 +194,3 @@ def _model_codes(buckets: Sequence[Bucket]) -> dict[int, str]:
     if not ids:
         return {}
     return dict(InferenceModel.objects.filter(id__in=ids).values_list("id", "code"))
-
-
-def _pool_share(subscriber_id: int, now: datetime) -> PoolShare | None:
-    members = PoolMember.objects.select_related("pool").filter(subscriber_id=subscriber_id)
-    present = members.filter(left_at__isnull=True) | members.filter(left_at__gt=now)
-    member = present.filter(joined_at__lte=now).first()
-    if member is None:
-        return None
-    cycle: date = cycle_of(now)
-    rows = PoolUsage.objects.filter(
-        subscriber_id=subscriber_id, pool_id=member.pool_id, day__gte=cycle
-    )
-    used = dict(rows.values_list("day", "mt"))
-    caps = member.cycle_cap_mt, member.day_cap_mt
-    stay = Membership(member.pool_id, member.joined_at, member.left_at, *caps, used)
-    shared: list[Any] = [
-        _open(bucket)
-        for bucket in Bucket.objects.filter(pool_id=member.pool_id, closed_at__isnull=True)
-    ]
-    free = sum(each.available_mt for each in shared if each.is_valid(now))
-    return PoolShare(
-        pool_id=member.pool_id,
-        name=member.pool.name,
-        available_mt=min(free, stay.allowance_mt(day_of(now))),
-        used_this_cycle_mt=sum(used.values()),
-        cycle_cap_mt=member.cycle_cap_mt,
-        day_cap_mt=member.day_cap_mt,
-    )

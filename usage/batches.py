@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .database import Cursor
+from .database import NULL, Cursor, copy_lines
 from .decoding import Refusal
 from .models import QuarantinedEvent
 
@@ -16,29 +16,6 @@ EVENTS_PER_BATCH = 16_384  # event id = batch id x this + position
 
 NEXT_BATCHES = """
     SELECT nextval('usage_batch_id') FROM generate_series(1, %(count)s) AS place ORDER BY place
-"""
-
-ADD_BATCHES = """
-    INSERT INTO usage_usagebatch (
-        received_at, id, node_id, kind, sequence, received, accepted, duplicate, conflict,
-        rejected, accepted_mt, debited_mt, overage_mt, uncovered_mt)
-    SELECT %(now)s, batch.*
-      FROM unnest(%(ids)s::bigint[], %(nodes)s::bigint[], %(kinds)s::text[],
-                  %(sequences)s::bigint[], %(received)s::int[], %(accepted)s::int[],
-                  %(duplicate)s::int[], %(conflict)s::int[], %(rejected)s::int[],
-                  %(accepted_mt)s::bigint[], %(debited_mt)s::bigint[], %(overage_mt)s::bigint[],
-                  %(uncovered_mt)s::bigint[]) AS batch
-"""
-
-ADD_TALLIES = """
-    INSERT INTO usage_usagetally (
-        batch_id, day, received, accepted, duplicate, conflict, rejected,
-        accepted_mt, debited_mt, overage_mt, uncovered_mt)
-    SELECT tally.*
-      FROM unnest(%(ids)s::bigint[], %(days)s::date[], %(received)s::int[], %(accepted)s::int[],
-                  %(duplicate)s::int[], %(conflict)s::int[], %(rejected)s::int[],
-                  %(accepted_mt)s::bigint[], %(debited_mt)s::bigint[], %(overage_mt)s::bigint[],
-                  %(uncovered_mt)s::bigint[]) AS tally
 """
 
 
@@ -59,6 +36,13 @@ class Tally(msgspec.Struct, gc=False):
         """Add another tally to this one."""
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_line(self) -> str:
+        """The columns COUNTS as COPY wants them."""
+        return "\t".join(map(str, msgspec.structs.astuple(self)))
+
+
+COUNTS = ", ".join(Tally.__struct_fields__)
 
 
 class Batch(msgspec.Struct):
@@ -114,31 +98,27 @@ def next_batches(cursor: Cursor, count: int) -> list[int]:
 def add_batches(cursor: Cursor, batches: Sequence[Batch], *, now: datetime) -> list[Tally]:
     """Write batches and their tallies; returns the total of each."""
     totals = [batch.total() for batch in batches]
-    cursor.execute(
-        ADD_BATCHES,
-        {
-            "now": now,
-            "ids": [batch.id for batch in batches],
-            "nodes": [batch.node_id for batch in batches],
-            "kinds": [batch.kind for batch in batches],
-            "sequences": [batch.sequence for batch in batches],
-        }
-        | _columns(totals),
-        prepare=True,
+    copy_lines(
+        cursor,
+        table="usage_usagebatch",
+        columns=f"received_at, id, node_id, kind, sequence, {COUNTS}",
+        lines=(
+            f"{now}\t{batch.id}\t{batch.node_id}\t{batch.kind}\t"
+            f"{NULL if batch.sequence is None else batch.sequence}\t{total.as_line()}"
+            for batch, total in zip(batches, totals, strict=True)
+        ),
     )
-    days = [(batch.id, day) for batch in batches for day in sorted(batch.by_day)]
-    tallies = [batch.by_day[day] for batch in batches for day in sorted(batch.by_day)]
-    cursor.execute(
-        ADD_TALLIES,
-        {"ids": [number for number, _day in days], "days": [day for _number, day in days]}
-        | _columns(tallies),
-        prepare=True,
+    copy_lines(
+        cursor,
+        table="usage_usagetally",
+        columns=f"batch_id, day, {COUNTS}",
+        lines=(
+            f"{batch.id}\t{day}\t{tally.as_line()}"
+            for batch in batches
+            for day, tally in sorted(batch.by_day.items())
+        ),
     )
     return totals
-
-
-def _columns(tallies: Sequence[Tally]) -> dict[str, list[int]]:
-    return {name: [getattr(one, name) for one in tallies] for name in Tally.__struct_fields__}
 
 
 def quarantine(*, batch_id: int, node_id: int, refusals: Sequence[Refusal], now: datetime) -> None:

@@ -58,7 +58,7 @@ ADD_CYCLE_OVERAGE = """
 ADD_POOL_USAGE = """
     INSERT INTO usage_poolusage AS total (pool_id, subscriber_id, day, mt)
     SELECT added.pool_id, added.subscriber_id, added.day, added.mt
-      FROM unnest(%(pools)s::bigint[], %(owners)s::bigint[], %(days)s::date[],
+      FROM unnest(%(pools)s::bigint[], %(owners)s::bigint[], %(days)s::text[]::date[],
                   %(amounts)s::bigint[]) AS added (pool_id, subscriber_id, day, mt)
      ORDER BY added.subscriber_id, added.day, added.pool_id
         ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
@@ -107,13 +107,7 @@ def charge(
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
-        at = now if usage.late else usage.occurred_at
-        buckets, pool_mt = standing.buckets(usage.subscriber_id, at)
-        usage.debits, uncovered = burn(
-            buckets, model_id=usage.model_id, at=at, mt=usage.mt, pool_mt=pool_mt
-        )
-        if pool_mt is not None and usage.debits:
-            _count_pool_usage(standing, usage, at)
+        uncovered = _burn(standing, usage, now)
         if uncovered:
             left.append((usage, uncovered))
     cycles = {day.replace(day=1) for day in {usage.day for usage in ordered}}
@@ -125,11 +119,25 @@ def charge(
     return standing
 
 
-def _count_pool_usage(standing: Standing, usage: Usage, at: datetime) -> None:
-    membership = standing.membership(usage.subscriber_id, at)
-    taken = sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None)
-    if membership is not None and taken:
-        membership.take(standing.days.of(at), taken)
+def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
+    """Let buckets pay for an event, and count what a pool pays; returns what none could cover."""
+    at, owner = now if usage.late else usage.occurred_at, usage.subscriber_id
+    membership = standing.membership(owner, at) if owner in standing.memberships else None
+    if membership is None:
+        buckets = standing.own.get(owner, ())
+        usage.debits, uncovered = burn(buckets, model_id=usage.model_id, at=at, mt=usage.mt)
+        return uncovered
+    day = standing.days.of(at) if usage.late else usage.day
+    usage.debits, uncovered = burn(
+        standing.with_pool(owner, membership),
+        model_id=usage.model_id,
+        at=at,
+        mt=usage.mt,
+        pool_mt=membership.allowance_mt(day),
+    )
+    if taken := sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None):
+        membership.taken.add(day, taken)
+    return uncovered
 
 
 def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> None:
@@ -256,7 +264,7 @@ def _write_pool_usage(
             ADD_POOL_USAGE,
             {
                 "owners": [owner for owner, _day, _pool in keys],
-                "days": [day for _owner, day, _pool in keys],
+                "days": [day.isoformat() for _owner, day, _pool in keys],  # quicker than dates
                 "pools": [pool for _owner, _day, pool in keys],
                 "amounts": [sums[key] for key in keys],
             },

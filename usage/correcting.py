@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import taking_back
+from . import callbacks, taking_back
 from .amended import NetEvent, net_events
 from .batches import EVENTS_PER_BATCH, Batch, Tally, add_batches, next_batches
 from .charging import Usage, charge
@@ -19,6 +19,7 @@ from .locking import lock_pools, lock_profiles
 from .models import Amendment, UsageBatch
 from .normalising import Counts
 from .periods import day_of
+from .pools import open_members
 
 # Pools that paid, and every pool that the subscribers were ever in: a later step may ask for more
 # of them, and all must be locked in one order.
@@ -48,8 +49,23 @@ class Change:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written, and the pools that got tokens back for members who may be waiting."""
+
+    amendments: list[Amendment]
+    batch_id: int
+    refilled_pools: list[int]
+
+    def open_members(self, *, now: datetime) -> None:
+        """Look again at the waiting members of those pools, once all is committed: a pool is
+        locked after profiles, so not within."""
+        for pool_id in self.refilled_pools:
+            open_members(pool_id=pool_id, refill=f"correction:{self.batch_id}", now=now)
+
+
 @dataclass(slots=True)
-class _Written:
+class _Row:
     change: Change
     id: int
     batch_id: int
@@ -73,24 +89,28 @@ def lock_events(cursor: Cursor, ids: Sequence[int]) -> dict[int, NetEvent]:
     return net_events(cursor, ids)  # by statements of their own: what a former holder has written
 
 
-def write(cursor: Cursor, changes: Sequence[Change], *, now: datetime) -> list[Amendment]:
-    """Write amendments of locked events, at most 16,384, and move what they move."""
+def write(cursor: Cursor, changes: Sequence[Change], *, now: datetime) -> Written:
+    """Write amendments of locked events, at most 16,384, and move what they move; the caller has
+    members of refilled pools looked at once it has committed."""
     written = _numbered(cursor, changes)
-    _take_back(cursor, [one for one in written if one.change.mt < 0], now)
+    pools = _take_back(cursor, [one for one in written if one.change.mt < 0], now)
     _charge(cursor, [one for one in written if one.change.mt > 0], now)
     amendments = [_amendment(one, now) for one in written]
     Amendment.objects.bulk_create(amendments, batch_size=1000)
     _record(cursor, written, now)
     gives_back = any(one.change.mt < 0 for one in written)
+    cause = f"correction:{written[0].batch_id}"
     reconsider(
         subscriber_ids=[one.change.event.subscriber_id for one in written],
         now=now,
-        refill=f"correction:{written[0].batch_id}" if gives_back else "",
+        refill=cause if gives_back else "",
     )
-    return amendments
+    for pool_id in pools:
+        callbacks.reauthorize_pool(cursor, pool_id=pool_id, cause=cause, now=now)
+    return Written(amendments, written[0].batch_id, pools)
 
 
-def _numbered(cursor: Cursor, changes: Sequence[Change]) -> list[_Written]:
+def _numbered(cursor: Cursor, changes: Sequence[Change]) -> list[_Row]:
     """A batch for each node, since a batch belongs to one; an amendment's number is in it."""
     assert 0 < len(changes) <= EVENTS_PER_BATCH
     by_node: dict[int, list[Change]] = defaultdict(list)
@@ -100,11 +120,12 @@ def _numbered(cursor: Cursor, changes: Sequence[Change]) -> list[_Written]:
     numbers = next_batches(cursor, len(by_node))
     for batch_id, (_node, own) in zip(numbers, sorted(by_node.items()), strict=True):
         first = batch_id * EVENTS_PER_BATCH
-        written += [_Written(one, first + place, batch_id) for place, one in enumerate(own)]
+        written += [_Row(one, first + place, batch_id) for place, one in enumerate(own)]
     return written
 
 
-def _take_back(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+def _take_back(cursor: Cursor, written: Sequence[_Row], now: datetime) -> list[int]:
+    """Returns the pools that can pay with it again."""
     all_taken = []
     for one in written:
         change = one.change
@@ -116,9 +137,10 @@ def _take_back(cursor: Cursor, written: Sequence[_Written], now: datetime) -> No
         one.priced_mt, one.uncovered_mt = -taken.priced_mt, -taken.uncovered_mt
         all_taken.append(taken)
     taking_back.write(cursor, all_taken, now=now)
+    return sorted(set().union(*(taken.refilled_pools for taken in all_taken)))
 
 
-def _charge(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+def _charge(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
     """More is charged like new usage of the event's own time."""
     usages = []
     for one in written:
@@ -142,7 +164,7 @@ def _charge(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
         one.priced_mt, one.uncovered_mt = usage.priced_mt, usage.uncovered_mt
 
 
-def _amendment(one: _Written, now: datetime) -> Amendment:
+def _amendment(one: _Row, now: datetime) -> Amendment:
     change, event = one.change, one.change.event
     return Amendment(
         id=one.id,
@@ -166,7 +188,7 @@ def _amendment(one: _Written, now: datetime) -> Amendment:
     )
 
 
-def _record(cursor: Cursor, written: Sequence[_Written], now: datetime) -> None:
+def _record(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
     """The batches of the amendments with their tallies by day of use: no events, signed mt."""
     batches: dict[int, Batch] = {}
     for one in written:

@@ -15,7 +15,7 @@ from config.errors import DomainError
 from config.retrying import retry_transaction
 
 from .amended import NetEvent, minus, plus
-from .correcting import Change, lock_events, write
+from .correcting import Change, Written, lock_events, write
 from .database import fast_cursor
 from .models import Amendment, UsageEvent, Weight
 from .normalising import MAX_TOKENS, Counts, UnreadableUsage, normalise
@@ -61,8 +61,9 @@ def void(*, event_id: int, actor: str, reason: str, key: str, now: datetime) -> 
     """Take an event back, its former amendments included, once; a repeat of the key gets the same
     answer.
 
-    Tokens return to the buckets that paid, the last one first; into a closed bucket they return
-    and expire at once. Raises UnknownEvent, CorrectionRefused when it is voided, KeyReused.
+    Tokens return to the buckets that paid, the last one first; into one that is closed or void
+    they return and are lost at once. Raises UnknownEvent, CorrectionRefused when it is voided,
+    KeyReused.
     """
 
     def change(event: NetEvent) -> Change:
@@ -130,8 +131,11 @@ def _correct(
     if not reason.strip() or not key.strip():
         raise CorrectionUnreadable("A correction needs a reason and a key (Idempotency-Key).")
 
+    written: list[Written] = []
+
     @transaction.atomic
     def attempt() -> Amendment:
+        written.clear()  # of an attempt that was rolled back
         with fast_cursor() as cursor:
             event = lock_events(cursor, [event_id]).get(event_id)
             if event is None:
@@ -141,15 +145,19 @@ def _correct(
                 return _answer_again(former, event_id, target)
             if event.voided:
                 raise CorrectionRefused(f"Event {event_id} is voided.")
-            return write(cursor, [change(event)], now=now)[0]
+            written.append(write(cursor, [change(event)], now=now))
+            return written[0].amendments[0]
 
     try:
-        return retry_transaction(attempt)
+        amendment = retry_transaction(attempt)
     except IntegrityError:
         # The same key for events of two subscribers at once: no lock is common to them.
         if not Amendment.objects.filter(key=key).exclude(event_id=event_id).exists():
             raise
         raise KeyReused(f"{key} names another correction.") from None
+    for one in written:
+        one.open_members(now=now)
+    return amendment
 
 
 def _answer_again(former: Amendment, event_id: int, target: Counts | None) -> Amendment:

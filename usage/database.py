@@ -15,6 +15,8 @@ PARTITIONS = 7002
 
 Cursor = psycopg.Cursor[Any]
 
+NULL = r"\N"  # in the lines of COPY
+
 
 TIMESTAMPTZ = psycopg.adapters.types["timestamptz"].oid
 

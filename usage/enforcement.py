@@ -148,12 +148,15 @@ def settle(
     changed: list[Profile] = []
     reached: list[Reached] = []
     for owner, profile in standing.profiles.items():
+        buckets = standing.own.get(owner, ())
+        if profile.state == "active" and not profile.blocked and _is_at_ease(buckets, now):
+            continue
         spent = totals.get((owner, cycle), 0)
         verdict = _verdict(standing, profile, latest.get(owner, now), spent, now)
         if verdict != profile.blocked:
             profile.blocked = verdict
             changed.append(profile)
-        percents = _thresholds(profile, standing.own.get(owner, ()), cycle, now)
+        percents = _thresholds(profile, buckets, cycle, now)
         if percents:
             reached.append(Reached(owner, percents))
     if reached:
@@ -173,6 +176,20 @@ def _block(cursor: Cursor, changed: Sequence[Profile], now: datetime) -> None:
         callbacks.tell_verdict(
             cursor, subscriber_id=owner, blocked=reason, cause=f"block:{number}", now=now
         )
+
+
+def _is_at_ease(buckets: Sequence[OpenBucket], now: datetime) -> bool:
+    """Whether there is neither a block nor a notice to think of: something may be used now, and
+    more than the first threshold leaves is left. So it is with nearly everyone."""
+    size = left = 0
+    usable = False
+    for bucket in buckets:
+        if bucket.valid_from <= now < bucket.valid_until:
+            rest = bucket.available_mt + bucket.reserved_mt
+            size += bucket.size_mt
+            left += rest
+            usable = usable or (rest > 0 and bucket.is_valid(now))
+    return usable and 2 * left > size
 
 
 def _verdict(

@@ -22,7 +22,7 @@ from .batches import (
     quarantine,
 )
 from .charging import Usage, charge
-from .database import Cursor, copy_lines, escaped, fast_cursor
+from .database import NULL, Cursor, copy_lines, escaped, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .identity import Verdict, judge
 from .locking import Profile
@@ -30,7 +30,6 @@ from .models import Node, UsageBatch
 from .periods import day_of
 from .resolving import RatedWeight, Subjects, Weights
 
-NULL = r"\N"  # of COPY
 EVENT_COLUMNS = (
     "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
     "occurred_at, input_tokens, cached_tokens, output_tokens, reasoning_tokens, mt, late"
@@ -94,17 +93,36 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
     """Count several deliveries in one transaction, a batch each, as if they came one after the
     other; all of them are stored or none is."""
     read = [read_events(delivery.events, now=now) for delivery in deliveries]
-    return retry_transaction(lambda: _ingest(deliveries, read, now))
+    try:
+        return retry_transaction(lambda: _ingest(deliveries, read, now, may_be_late=False))
+    except _Late:
+        return retry_transaction(lambda: _ingest(deliveries, read, now, may_be_late=True))
+
+
+class _Late(Exception):
+    """An event comes late, though it was written as one that does not; all is rolled back."""
 
 
 @transaction.atomic
 def _ingest(
-    deliveries: Sequence[Delivery], read: Sequence[Sequence[Candidate | Refusal]], now: datetime
+    deliveries: Sequence[Delivery],
+    read: Sequence[Sequence[Candidate | Refusal]],
+    now: datetime,
+    *,
+    may_be_late: bool,
 ) -> list[BatchResult]:
+    """Nearly no event is late, so at first all are written as such before anybody is locked, and
+    locks are held for less time."""
     with fast_cursor() as cursor:
         batches = claim(cursor, deliveries, read, now=now)
+        if not may_be_late:
+            write_events(cursor, batches)
         usages = [usage for batch in batches for usage in batch.usages]
         standing = charge(cursor, usages, now=now)
+        if may_be_late:
+            write_events(cursor, batches)
+        elif any(usage.late for usage in usages):
+            raise _Late
         return record(cursor, batches, profiles=standing.profiles, now=now)
 
 
@@ -123,24 +141,23 @@ def claim(
         Claimed(Batch(number, delivery.node.pk, delivery.kind, delivery.sequence))
         for number, delivery in zip(next_batches(cursor, len(deliveries)), deliveries, strict=True)
     ]
-    candidates: list[tuple[Claimed, Candidate]] = []
-    for batch, delivery, events in zip(batches, deliveries, read, strict=True):
-        own = _of_own_sources(delivery.node, events, batch.refusals)
-        candidates += [(batch, event) for event in own]
-    resolved = _resolve(cursor, candidates)
-    verdicts = judge(cursor, [item.event for _batch, item in resolved], day=day_of(now))
-    for (batch, item), verdict in zip(resolved, verdicts, strict=True):
-        if verdict is Verdict.CONFLICT:
-            detail = "An event with this source and id was counted with another content."
-            batch.refusals.append(refuse(item.event, "conflict", detail))
-            continue
-        batch.subjects.append((item.subscriber_id, item.event.subject))
-        if verdict is Verdict.NEW:
-            _take(batch, item)
-        else:
-            tally = batch.batch.by_day[item.event.day]
-            tally.received += 1
-            tally.duplicate += 1
+    own = [
+        _of_own_sources(delivery.node, events, batch.refusals)
+        for batch, delivery, events in zip(batches, deliveries, read, strict=True)
+    ]
+    resolved = _resolve(cursor, batches, own)
+    events = [item.event for items in resolved for item in items]
+    verdicts = iter(judge(cursor, events, day=day_of(now)))
+    for batch, items in zip(batches, resolved, strict=True):
+        for item in items:
+            verdict = next(verdicts)
+            if verdict is Verdict.NEW:
+                _take(batch, item)
+            elif verdict is Verdict.DUPLICATE:
+                _repeat(batch, item)
+            else:
+                detail = "An event with this source and id was counted with another content."
+                batch.refusals.append(refuse(item.event, "conflict", detail))
     return batches
 
 
@@ -170,49 +187,54 @@ def refuse(event: Candidate, code: str, detail: str) -> Refusal:
 
 
 def _resolve(
-    cursor: Cursor, candidates: Sequence[tuple[Claimed, Candidate]]
-) -> list[tuple[Claimed, Resolved]]:
-    if not candidates:
-        return []
+    cursor: Cursor, batches: Sequence[Claimed], candidates: Sequence[Sequence[Candidate]]
+) -> list[list[Resolved]]:
+    """What could be resolved, batch by batch; the rest joins the refusals."""
+    subjects = Subjects(cursor, {event.subject for events in candidates for event in events})
     weights = Weights(cursor)
-    subjects = Subjects(cursor, {event.subject for _batch, event in candidates})
-    resolved = []
-    for batch, event in candidates:
-        subject = subjects.at(subject=event.subject, at=event.occurred_at)
-        weight = weights.at(model=event.model, at=event.occurred_at)
-        if subject is None:
-            detail = f"No subscriber has {event.subject!r} as number, id or key."
-            batch.refusals.append(refuse(event, "unknown_subscriber", detail))
-        elif weight is None:
-            detail = f"Model {event.model!r} has no weight at {event.occurred_at.isoformat()}."
-            batch.refusals.append(refuse(event, "unknown_model", detail))
-        else:
-            resolved.append((batch, Resolved(event, subject[0], subject[1], weight)))
+    resolved: list[list[Resolved]] = []
+    for batch, events in zip(batches, candidates, strict=True):
+        found: list[Resolved] = []
+        for event in events:
+            subject = subjects.at(subject=event.subject, at=event.occurred_at)
+            weight = weights.at(model=event.model, at=event.occurred_at)
+            if subject is None:
+                detail = f"No subscriber has {event.subject!r} as number, id or key."
+                batch.refusals.append(refuse(event, "unknown_subscriber", detail))
+            elif weight is None:
+                detail = f"Model {event.model!r} has no weight at {event.occurred_at.isoformat()}."
+                batch.refusals.append(refuse(event, "unknown_model", detail))
+            else:
+                found.append(Resolved(event, subject[0], subject[1], weight))
+        resolved.append(found)
     return resolved
 
 
 def _take(batch: Claimed, item: Resolved) -> None:
     """A new event joins its batch, to be charged and written."""
-    event, weight, about = item.event, item.weight, batch.batch
+    event, weight, about, owner = item.event, item.weight, batch.batch, item.subscriber_id
     number = about.id * EVENTS_PER_BATCH + event.position
-    mt = weight.mt(event.counts)
+    at, model_id, mt = event.occurred_at, weight.model_id, weight.mt(event.counts)
     computed, cached, output, reasoning = event.counts
-    batch.usages.append(
-        Usage(
-            number, about.id, item.subscriber_id, weight.model_id, event.occurred_at, event.day, mt
-        )
-    )
+    batch.subjects.append((owner, event.subject))
+    batch.usages.append(Usage(number, about.id, owner, model_id, at, event.day, mt))
     batch.lines.append(
         f"{number}\t{about.id}\t{about.node_id}\t{escaped(event.source)}\t{escaped(event.id)}\t"
-        f"{item.subscriber_id}\t{item.api_key_id or NULL}\t{weight.model_id}\t{weight.id}\t"
-        f"{event.occurred_at}\t{computed}\t{cached}\t{output}\t{reasoning}\t{mt}\t"
+        f"{owner}\t{item.api_key_id or NULL}\t{model_id}\t{weight.id}\t"
+        f"{at}\t{computed}\t{cached}\t{output}\t{reasoning}\t{mt}\t"
     )
 
 
-def record(
-    cursor: Cursor, batches: Sequence[Claimed], *, profiles: dict[int, Profile], now: datetime
-) -> list[BatchResult]:
-    """Write charged batches: events, counts, and the evidence of what was refused."""
+def _repeat(batch: Claimed, item: Resolved) -> None:
+    """A repeat is counted as such, and its subject is told of when blocked."""
+    batch.subjects.append((item.subscriber_id, item.event.subject))
+    tally = batch.batch.by_day[item.event.day]
+    tally.received += 1
+    tally.duplicate += 1
+
+
+def write_events(cursor: Cursor, batches: Sequence[Claimed]) -> None:
+    """Write the new events of batches, late ones as charging has marked them."""
     copy_lines(
         cursor,
         table="usage_usageevent",
@@ -223,6 +245,12 @@ def record(
             for line, usage in zip(batch.lines, batch.usages, strict=True)
         ),
     )
+
+
+def record(
+    cursor: Cursor, batches: Sequence[Claimed], *, profiles: dict[int, Profile], now: datetime
+) -> list[BatchResult]:
+    """Write what became of charged batches: their counts, and the evidence of what was refused."""
     for batch in batches:
         _count(batch)
     totals = add_batches(cursor, [batch.batch for batch in batches], now=now)
@@ -245,12 +273,15 @@ def _count(batch: Claimed) -> None:
     by_day = batch.batch.by_day
     for usage in batch.usages:
         tally = by_day[usage.day]
-        tally.received += 1
         tally.accepted += 1
         tally.accepted_mt += usage.mt
-        tally.debited_mt += usage.debited_mt
-        tally.overage_mt += usage.priced_mt
-        tally.uncovered_mt += usage.uncovered_mt
+        for _bucket, mt in usage.debits:
+            tally.debited_mt += mt
+        if usage.uncovered_mt or usage.priced_mt:
+            tally.overage_mt += usage.priced_mt
+            tally.uncovered_mt += usage.uncovered_mt
+    for tally in by_day.values():
+        tally.received += tally.accepted
     for refusal in batch.refusals:
         tally = by_day[refusal.day]
         tally.received += 1

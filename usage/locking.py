@@ -57,10 +57,11 @@ POOL_USAGE = """
 # What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
 # its snapshot must hold what the former owner of the locks has written.
 OPEN_BUCKETS = """
-    SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until, bucket.model_ids = '{}',
-           bucket.created_at, bucket.id, bucket.valid_from,
+    SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until,
+           cardinality(bucket.model_ids) = 0, bucket.created_at, bucket.id, bucket.valid_from,
            bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt,
-           bucket.reserved_mt, bucket.pool_id, NULLIF(bucket.model_ids, '{}'),
+           bucket.reserved_mt, bucket.pool_id,
+           CASE WHEN cardinality(bucket.model_ids) > 0 THEN bucket.model_ids END,
            bucket.minute_from, bucket.minute_until
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NULL
@@ -91,15 +92,28 @@ class Profile(msgspec.Struct, gc=False):
     noticed_percent: int
 
 
+class Taken(msgspec.Struct):
+    """What a member took from a pool, in mt by billing day and by cycle."""
+
+    by_day: dict[date, int] = {}
+    by_cycle: dict[date, int] = {}
+
+    def add(self, day: date, mt: int) -> None:
+        """Count what was taken for usage of this day."""
+        cycle = day.replace(day=1)
+        self.by_day[day] = self.by_day.get(day, 0) + mt
+        self.by_cycle[cycle] = self.by_cycle.get(cycle, 0) + mt
+
+
 class Membership(msgspec.Struct):
-    """When a subscriber may draw on a pool, how much, and what it took so far (mt by day)."""
+    """When a subscriber may draw on a pool, how much, and what it took so far."""
 
     pool_id: int
     joined_at: datetime
     left_at: datetime | None
     cycle_cap_mt: int
     day_cap_mt: int
-    used_mt: dict[date, int] = {}
+    taken: Taken = msgspec.field(default_factory=Taken)
 
     def covers(self, at: datetime) -> bool:
         """Whether the subscriber was a member then."""
@@ -107,13 +121,9 @@ class Membership(msgspec.Struct):
 
     def allowance_mt(self, day: date) -> int:
         """What the caps still let it take for usage of this day."""
-        cycle = day.replace(day=1)
-        month = sum(mt for each, mt in self.used_mt.items() if each.replace(day=1) == cycle)
-        return max(0, min(self.cycle_cap_mt - month, self.day_cap_mt - self.used_mt.get(day, 0)))
-
-    def take(self, day: date, mt: int) -> None:
-        """Count what was taken for usage of this day."""
-        self.used_mt[day] = self.used_mt.get(day, 0) + mt
+        month_mt = self.taken.by_cycle.get(day.replace(day=1), 0)
+        day_mt = self.taken.by_day.get(day, 0)
+        return max(0, min(self.cycle_cap_mt - month_mt, self.day_cap_mt - day_mt))
 
 
 class Standing(msgspec.Struct):
@@ -135,13 +145,16 @@ class Standing(msgspec.Struct):
     def buckets(self, subscriber_id: int, at: datetime) -> tuple[list[OpenBucket], int | None]:
         """What a subscriber may draw on for usage of this instant, and how much of it from the
         pool (None: it is in none)."""
-        own = self.own.get(subscriber_id, [])
         membership = self.membership(subscriber_id, at)
         if membership is None:
-            return own, None
+            return self.own.get(subscriber_id, []), None
+        return self.with_pool(subscriber_id, membership), membership.allowance_mt(self.days.of(at))
+
+    def with_pool(self, subscriber_id: int, membership: Membership) -> list[OpenBucket]:
+        """A member's own buckets and its pool's, in the order in which they pay."""
+        own = self.own.get(subscriber_id, [])
         shared = self.of_pools.get(membership.pool_id, [])
-        merged = shared + own if self.profiles[subscriber_id].pool_first else own + shared
-        return merged, membership.allowance_mt(self.days.of(at))
+        return shared + own if self.profiles[subscriber_id].pool_first else own + shared
 
     def is_open(self, subscriber_id: int, at: datetime) -> bool:
         """Whether the instant lies in the validity of an open bucket, used up or not."""
@@ -223,15 +236,16 @@ def _open_buckets(
 ) -> dict[int, list[OpenBucket]]:
     """Open buckets by owner, in burn order."""
     found: dict[int, list[OpenBucket]] = {}
-    for owner, *row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
+    owner_id, own = 0, list[OpenBucket]()
+    for row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
         bucket = OpenBucket(*row)
-        if owner in found:
-            found[owner].append(bucket)
-        else:
-            found[owner] = [bucket]
-    for buckets in found.values():
-        if len(buckets) > 1:
-            buckets.sort()
+        if bucket.owner_id != owner_id:
+            owner_id, own = bucket.owner_id, []
+            found[owner_id] = own
+        own.append(bucket)
+    for own in found.values():
+        if len(own) > 1:
+            own.sort()
     return found
 
 
@@ -247,11 +261,11 @@ def _read_pool_usage(
     cursor: Cursor, memberships: dict[int, list[Membership]], now: datetime
 ) -> None:
     since = cycle_of(now - OLDEST_USAGE)
-    used: dict[tuple[int, int], dict[date, int]] = defaultdict(dict)
+    taken: dict[tuple[int, int], Taken] = defaultdict(Taken)
     rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since}).fetchall()
     for owner, pool_id, day, mt in rows:
-        used[owner, pool_id][day] = mt
+        taken[owner, pool_id].add(day, mt)
     for owner, own in memberships.items():
         for membership in own:
             # One object for all stays in a pool: leaving and coming back renews no cap.
-            membership.used_mt = used[owner, membership.pool_id]
+            membership.taken = taken[owner, membership.pool_id]

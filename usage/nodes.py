@@ -23,6 +23,14 @@ class NodeExists(DomainError):
     title = "The node exists"
 
 
+class NodeSwitchedOff(DomainError):
+    """Staff switched the node off: it reports nothing and holds nothing until it is on again."""
+
+    code = "node_switched_off"
+    status = 403
+    title = "The node is switched off"
+
+
 @transaction.atomic
 def create_node(
     *, name: str, now: datetime, cluster: str = "", sources: Sequence[str] = ()
@@ -53,3 +61,22 @@ def add_key(*, node: Node, now: datetime) -> str:
     api_key, token = issue_key(kind=ApiKey.Kind.NODE, name=node.name, scopes=NODE_SCOPES, now=now)
     NodeKey.objects.create(node=node, api_key=api_key)
     return token
+
+
+def switch(*, node_id: int, active: bool) -> Node:
+    """Let a node in or keep it out from now on; its keys stay, so that it can come back.
+
+    What it held for sessions goes back when their time is over.
+    """
+    Node.objects.filter(id=node_id).update(active=active)
+    return Node.objects.get(id=node_id)
+
+
+def let_in(node: Node) -> Node:
+    """The node itself; NodeSwitchedOff when staff keeps it out."""
+    if not node.active:
+        raise NodeSwitchedOff(
+            f"Node {node.name!r} is switched off and nothing was stored. Keep what it has to "
+            "report, have it switched on in the staff site, and send the same again."
+        )
+    return node

@@ -24,6 +24,14 @@ PARTITIONS_OF = """
      ORDER BY child.relname
 """
 
+# The ledger's own trigger sees what enters by the ledger; this one what is put straight into one
+# partition, so that no way in leaves the buckets behind. Never do both see one statement.
+MOVES_BALANCES = """
+    CREATE TRIGGER ledger_moves_balances AFTER INSERT ON {part}
+        REFERENCING NEW TABLE AS new_entries
+        FOR EACH STATEMENT EXECUTE FUNCTION usage_apply_ledger()
+"""
+
 EVENT_TABLE = "usage_usageevent"
 LEDGER_TABLE = "usage_ledgerentry"
 
@@ -65,8 +73,8 @@ def _take_over(
 ) -> None:
     """Create a partition; rows of its range leave the default partition for it.
 
-    The rows go straight into the new partition: the ledger's trigger counts what enters by the
-    parent, and these have been counted.
+    The rows go straight into the new partition, which gets its trigger afterwards: they have been
+    counted.
     """
     names = {
         "parent": sql.Identifier(table),
@@ -85,6 +93,8 @@ def _take_over(
         "ALTER TABLE {parent} ATTACH PARTITION {spare} DEFAULT",
     ):
         cursor.execute(sql.SQL(statement).format(**names))
+    if table == LEDGER_TABLE:
+        cursor.execute(sql.SQL(MOVES_BALANCES).format(**names))
 
 
 def _existing(table: str) -> set[str]:

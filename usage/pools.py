@@ -5,9 +5,9 @@ while the pool's row is held. A grant looks after its members once it is committ
 hundred: holding the pool while locking profiles would turn the order of locks around.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db import transaction
 from django.db.models import Sum
@@ -17,7 +17,7 @@ from accounts.models import Account
 from config.errors import DomainError
 
 from . import callbacks
-from .database import fast_cursor
+from .database import Cursor, fast_cursor
 from .enforcement import reconsider
 from .ledger import Grant, open_bucket
 from .locking import lock_pools, lock_profiles
@@ -42,6 +42,13 @@ WAITING_MEMBERS = """
      ORDER BY member.subscriber_id
      LIMIT %(limit)s
 """
+
+
+class Caps(TypedDict):
+    """What a member may take at most, in mt; UNCAPPED caps nothing."""
+
+    cycle_cap_mt: int
+    day_cap_mt: int
 
 
 class UnknownPool(DomainError):
@@ -83,9 +90,7 @@ def join(
     pool's pays. A repeat changes nothing and answers False; MembershipRefused while in another
     pool, or in this one with other caps."""
     known(pool_id)
-    with fast_cursor() as cursor:
-        lock_profiles(cursor, [subscriber_id])
-    last = PoolMember.objects.filter(subscriber_id=subscriber_id).order_by("-joined_at").first()
+    last = _locked_last(subscriber_id)
     if last is not None and (last.left_at is None or last.left_at > now):
         asked = pool_id, cycle_cap_mt, day_cap_mt, None
         if (last.pool_id, last.cycle_cap_mt, last.day_cap_mt, last.left_at) == asked:
@@ -93,7 +98,7 @@ def join(
         raise MembershipRefused(
             f"Subscriber {subscriber_id} is in pool {last.pool_id}; leave it, or change the caps."
         )
-    member = PoolMember.objects.create(
+    member = PoolMember(
         pool_id=pool_id,
         subscriber_id=subscriber_id,
         cycle_cap_mt=cycle_cap_mt,
@@ -101,9 +106,30 @@ def join(
         joined_at=now,
         joined_by=actor,
     )
-    ChargingProfile.objects.filter(subscriber_id=subscriber_id).update(pooled=True)
-    reconsider(subscriber_ids=[subscriber_id], now=now)
-    return member, True
+    return _let_in(member, now), True
+
+
+@transaction.atomic
+def join_since(
+    *, pool_id: int, subscriber_id: int, since: datetime, actor: str, now: datetime
+) -> PoolMember:
+    """Let a subscriber without a pool draw on one, uncapped, for usage of the past too that comes
+    from now on: since that instant, or since it left a former pool. MembershipRefused while in one.
+    """
+    known(pool_id)
+    last = _locked_last(subscriber_id)
+    free_from = since
+    if last is not None:
+        if last.left_at is None or last.left_at > now:
+            raise MembershipRefused(f"Subscriber {subscriber_id} is in pool {last.pool_id}.")
+        free_from = max(since, last.left_at)
+    member = PoolMember(
+        pool_id=pool_id,
+        subscriber_id=subscriber_id,
+        joined_at=min(now, free_from),
+        joined_by=actor,
+    )
+    return _let_in(member, now)
 
 
 @transaction.atomic
@@ -145,6 +171,20 @@ def set_caps(
     )
     reconsider(subscriber_ids=[subscriber_id], now=since)
     return following
+
+
+def lock_with_pools(
+    cursor: Cursor, *, subscriber_ids: Collection[int], pool_ids: Collection[int] = ()
+) -> None:
+    """Lock subscribers, every pool they were ever in, and these pools: all in their order, for a
+    caller whose steps would ask for one after the other."""
+    profiles = lock_profiles(cursor, sorted(subscriber_ids))
+    wanted = set(pool_ids)
+    if pooled := [owner for owner, profile in profiles.items() if profile.pooled]:
+        members = PoolMember.objects.filter(subscriber_id__in=pooled)
+        wanted |= set(members.values_list("pool_id", flat=True))
+    if wanted:
+        lock_pools(cursor, sorted(wanted))
 
 
 def grant_to_pool(
@@ -211,6 +251,21 @@ def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
     member = members.first()
     if member is None:
         raise UnknownPool(f"Subscriber {subscriber_id} is not a member of pool {pool_id}.")
+    return member
+
+
+def _locked_last(subscriber_id: int) -> PoolMember | None:
+    """The newest membership of a subscriber whose profile is locked from here on."""
+    with fast_cursor() as cursor:
+        lock_profiles(cursor, [subscriber_id])
+    members = PoolMember.objects.filter(subscriber_id=subscriber_id)
+    return members.order_by("-joined_at").first()
+
+
+def _let_in(member: PoolMember, now: datetime) -> PoolMember:
+    member.save(force_insert=True)
+    ChargingProfile.objects.filter(subscriber_id=member.subscriber_id).update(pooled=True)
+    reconsider(subscriber_ids=[member.subscriber_id], now=now)
     return member
 
 

@@ -92,18 +92,19 @@ def home(request: HttpRequest, subscriber: Subscriber) -> HttpResponse:
 
 
 def _left(subscriber: Subscriber, balance: balances.Balance) -> dict[str, Any]:
-    """What the big ring shows: the buckets, or the cap of a plan that has none."""
+    """What the big ring shows: the buckets with the pool's share, or the cap of a plan that has
+    neither."""
     profile = ChargingProfile.objects.filter(subscriber=subscriber).first()
     payg = balance.beyond == ChargingProfile.Beyond.PAYG
     cap_mt = profile.payg_cap_mt if profile else 0
-    only_payg = payg and not balance.buckets
+    only_payg = payg and not balance.buckets and not balance.pool
     below_cap_mt = max(0, cap_mt - balance.priced_overage_mt)
     return {
         "payg": payg,
         "only_payg": only_payg,
         "payg_cap_mt": cap_mt,
-        "left_mt": below_cap_mt if only_payg else balance.available_mt,
-        "whole_mt": cap_mt if only_payg else balance.granted_mt,
+        "left_mt": below_cap_mt if only_payg else balance.usable_mt,
+        "whole_mt": cap_mt if only_payg else balance.whole_mt,
     }
 
 

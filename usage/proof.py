@@ -47,6 +47,14 @@ RULES = {
                     AND bucket.remaining_mt <= bucket.granted_mt + bucket.adjusted_mt)
          ORDER BY bucket.id LIMIT %(limit)s
     """,
+    "a void bucket is empty": """
+        SELECT 'bucket ' || bucket.id, 0, bucket.remaining_mt
+          FROM usage_bucket AS bucket
+         WHERE bucket.remaining_mt <> 0
+           AND EXISTS (SELECT 1 FROM usage_movement AS movement
+                        WHERE movement.bucket_id = bucket.id AND movement.kind = 'void')
+         ORDER BY bucket.id LIMIT %(limit)s
+    """,
     "batch = its events and what paid for them": """
         SELECT 'batch ' || COALESCE(batch.id, event.batch_id), COALESCE(batch.accepted_mt, 0),
                COALESCE(event.mt, 0)::bigint

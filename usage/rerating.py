@@ -16,7 +16,7 @@ from config.errors import DomainError
 from config.retrying import retry_transaction
 
 from .amended import NetEvent
-from .correcting import Change, lock_events, write
+from .correcting import Change, Written, lock_events, write
 from .corrections import NOTHING, rated
 from .database import Cursor, fast_cursor
 from .models import Amendment, InferenceModel, Rerating, Weight
@@ -141,8 +141,11 @@ def apply_part(*, rerating: Rerating, owners: Sequence[int], now: datetime) -> i
     """Rate again at most 500 events of these subscribers in one transaction; returns how many
     were found."""
 
+    written: list[Written] = []
+
     @transaction.atomic
     def attempt() -> int:
+        written.clear()  # of an attempt that was rolled back
         # One worker at a time, and the others see that it lives.
         Rerating.objects.filter(pk=rerating.pk).update(worked_at=now)
         with fast_cursor() as cursor:
@@ -153,10 +156,13 @@ def apply_part(*, rerating: Rerating, owners: Sequence[int], now: datetime) -> i
             changes = [_change(rerating, events[one], weights) for one in ids if one in events]
             real = [one for one in changes if one.mt]
             if real:
-                write(cursor, real, now=now)
+                written.append(write(cursor, real, now=now))
         return len(ids)
 
-    return retry_transaction(attempt)
+    found = retry_transaction(attempt)
+    for one in written:
+        one.open_members(now=now)
+    return found
 
 
 def _change(rerating: Rerating, event: NetEvent, weights: Sequence[RatedWeight]) -> Change:

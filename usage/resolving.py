@@ -1,7 +1,7 @@
 """Who and what an event names: subject -> subscriber, model -> weight, at the time of use."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -78,7 +78,7 @@ class Weights:
 
     def at(self, *, model: str, at: datetime) -> RatedWeight | None:
         """The weight of a model, named in any letter case, at an instant; None when it has none."""
-        for weight in self._by_name.get(model.lower(), ()):
+        for weight in self._by_name.get(model) or self._by_name.get(model.lower()) or ():
             if weight.valid_from <= at and (weight.valid_until is None or at < weight.valid_until):
                 return weight
         return None
@@ -109,20 +109,22 @@ class Subjects:
         A number outside every validity belongs to its last holder before, else to its first one:
         what was used on it was used by somebody, and nobody else held it.
         """
-        if subject in self._holders:
-            return self._holder(subject, at), None
+        rows = self._holders.get(subject)
+        if rows is not None:
+            return (rows[0][0] if len(rows) == 1 else _holder(rows, at)), None
         if subject in self._keys:
             return self._keys[subject]
         subscriber_id = self._ids.get(subject)
         return None if subscriber_id is None else (subscriber_id, None)
 
-    def _holder(self, msisdn: str, at: datetime) -> int:
-        rows = self._holders[msisdn]
-        found = rows[0][0]
-        for subscriber_id, start in rows:
-            if start <= at:
-                found = subscriber_id
-        return found
+
+def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:
+    """Of (subscriber id, held from) in order of time: who held the number then."""
+    found = rows[0][0]
+    for subscriber_id, start in rows:
+        if start <= at:
+            found = subscriber_id
+    return found
 
 
 def _is_id(text: str) -> bool:

@@ -10,7 +10,7 @@ from django.conf import settings
 from . import reserving, sessions
 from .charging import charge
 from .database import Cursor
-from .ingest import Claimed, record
+from .ingest import Claimed, record, write_events
 from .locking import Standing
 from .models import QuotaSession
 from .reserving import Granted
@@ -63,6 +63,7 @@ def serve(
         _move(cursor, session, moves, payg_mt)
         moves, payg_mt = [], 0
         charge(cursor, batch.usages, now=now, standing=standing)
+        write_events(cursor, [batch])
         [result] = record(cursor, [batch], profiles=standing.profiles, now=now)
         report = result.shown()
     grant = (

@@ -1,5 +1,5 @@
 """Taking usage back: what was uncovered first, then priced overage, then buckets, the last one to
-pay first. What returns to a bucket that is closed expires in the same statement."""
+pay first. What returns to a bucket that is void or closed is lost again in the same statement."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -58,6 +58,13 @@ class TakenBack:
         return sum(part.mt for part in self.refunds)
 
     @property
+    def refilled_pools(self) -> set[int]:
+        """Pools that can pay with it again."""
+        return {
+            part.pool_id for part in self.refunds if part.pool_id is not None and not part.lost_as
+        }
+
+    @property
     def priced_mt(self) -> int:
         """What is owed no more."""
         return sum(part.mt for part in self.beyond if part.priced)
@@ -83,7 +90,7 @@ def choose(taken: TakenBack, *, mt: int) -> None:
         if less := min(mt, payment.mt):
             mt -= less
             taken.refunds.append(
-                Payment(payment.bucket_id, payment.pool_id, payment.closed, payment.day, less)
+                Payment(payment.bucket_id, payment.pool_id, payment.lost_as, payment.day, less)
             )
     assert mt == 0, "an event has fewer tokens than are taken back from it"
 
@@ -103,8 +110,8 @@ def _write_entries(cursor: Cursor, all_taken: Sequence[TakenBack], now: datetime
         for part in taken.refunds:
             head = (part.bucket_id, taken.event.subscriber_id)
             rows.append((*head, "refund", part.mt, *tail))
-            if part.closed:  # its time is over: the units are not given out again
-                rows.append((*head, "expiry", -part.mt, *tail))
+            if part.lost_as:  # it pays no more: the units are not given out again
+                rows.append((*head, part.lost_as, -part.mt, *tail))
     if rows:
         names = ("buckets", "owners", "kinds", "amounts", "events", "actors", "reasons")
         columns = (list(column) for column in zip(*rows, strict=True))

@@ -14,10 +14,11 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
     """A bucket as charging sees it: `available_mt` is neither used nor reserved, `size_mt` is all
     that was ever granted into it. A pool's bucket is one object for all its members.
 
-    Buckets compare by their fields in the order written here, which is the burn order: priority,
-    earliest expiry, model-restricted first, creation, id.
+    Buckets of one owner (a subscriber or a pool) compare by their fields in the order written
+    here, which is the burn order: priority, earliest expiry, model-restricted first, creation, id.
     """
 
+    owner_id: int
     priority: int
     valid_until: datetime
     for_all_models: bool
@@ -36,7 +37,7 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
         """Whether the instant lies in its validity, and in its hours if it has some."""
         if not self.valid_from <= at < self.valid_until:
             return False
-        if self.minute_from == 0 and self.minute_until == WHOLE_DAY:
+        if self.minute_until - self.minute_from == WHOLE_DAY:
             return True
         minute = minute_of_day(at)
         if self.minute_from < self.minute_until:
@@ -45,15 +46,18 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
 
     def pays_for(self, *, model_id: int, at: datetime) -> bool:
         """Whether an event of this model at this instant may draw on the bucket."""
-        return (self.for_all_models or model_id in (self.model_ids or ())) and self.is_valid(at)
+        if not self.for_all_models and model_id not in (self.model_ids or ()):
+            return False
+        return self.is_valid(at)
 
 
 def in_burn_order(buckets: Iterable[OpenBucket], *, pool_first: bool = False) -> list[OpenBucket]:
-    """Own before pool's (or the reverse), each in the order in which buckets compare."""
+    """A subscriber's own buckets before those of its pool (or the reverse), each in the order in
+    which they compare."""
     ordered = sorted(buckets)
     own = [bucket for bucket in ordered if bucket.pool_id is None]
-    pools = [bucket for bucket in ordered if bucket.pool_id is not None]
-    return pools + own if pool_first else own + pools
+    shared = [bucket for bucket in ordered if bucket.pool_id is not None]
+    return shared + own if pool_first else own + shared
 
 
 def burn(
@@ -73,14 +77,15 @@ def burn(
     for bucket in buckets:
         if mt == 0:
             break
-        if bucket.available_mt > 0 and bucket.pays_for(model_id=model_id, at=at):
-            part = min(bucket.available_mt, mt)
+        available = bucket.available_mt
+        if available > 0 and bucket.pays_for(model_id=model_id, at=at):
+            part = available if available < mt else mt
             if bucket.pool_id is not None:
                 assert pool_mt is not None, "a pool's bucket without the member's allowance"
                 part = min(part, pool_mt)
                 pool_mt -= part
             if part:
-                bucket.available_mt -= part
+                bucket.available_mt = available - part
                 mt -= part
                 taken.append((bucket, part))
     return taken, mt

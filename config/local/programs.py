@@ -9,7 +9,8 @@ from django.conf import settings
 from config.local.supervisor import Program
 
 WEB_WORKERS = 2
-WEB_THREADS = 4
+WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/gathering.py)
+WEB_CONNECTIONS = 5  # of a worker: one for those, the rest for as many other requests at once
 TASK_PROCESSES = 2
 
 
@@ -27,7 +28,7 @@ def all_programs(*, logs: Path | None = None) -> list[Program]:
         "PORT": str(settings.PORT),
         "CLOCK_FILE": str(settings.CLOCK_FILE),
     }
-    for_web = {"DATABASE_POOL": str(WEB_THREADS)}  # every thread may hold a connection
+    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS)}
     commands = {"web": web(), "worker": worker(), "beat": beat()}
     return [
         Program(

@@ -20,6 +20,7 @@ from usage.periods import InvalidPeriod, cycle_of, day_of, previous_cycle
 
 from .. import assurance, node_assurance
 from ..models import AssuranceResult
+from . import by_node
 
 # A longer period is proven by the command: a page must answer within a request.
 MOST_DAYS = 92
@@ -107,8 +108,8 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
         context = frame(self, request, gettext("Compare with nodes")) | {
             "form": form,
             "report": report,
-            "columns": NODE_COLUMNS.values(),
-            "rows": node_rows(report) if report else [],
+            "tables": by_node.tables(report) if report else [],
+            "amendments": by_node.amendments(report) if report else [],
         }
         return TemplateResponse(request, "admin/invoicing/node_assurance.html", context)
 
@@ -180,23 +181,6 @@ def identities(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def node_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each node and, after it, one for each of its hours that differs."""
-    rows = []
-    for node in report["nodes"]:
-        hours = [
-            hour
-            for hour in report["hours"]
-            if hour["node"] == node["node"] and hour["difference_tokens"]
-        ]
-        for row in (node, *hours):
-            title = row["hour"][:16].replace("T", " ") if "hour" in row else row["node"]
-            values = [row[name] for name in NODE_COLUMNS]
-            shown = ["-" if value is None else grouped(value) for value in values]
-            rows.append({"title": title, "values": shown})
-    return rows
-
-
 def totals(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The plain numbers of the report by unit; the unit ends a number's key."""
     groups: dict[str, list[tuple[str, str]]] = {"events": [], "mt": [], "fen": []}
@@ -211,13 +195,6 @@ def totals(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(titles[unit], rows) for unit, rows in groups.items() if rows]
 
 
-NODE_COLUMNS = {
-    "counted_tokens": _("counted by the node"),
-    "accepted_tokens": _("accepted"),
-    "rejected_tokens": _("rejected"),
-    "conflict_tokens": _("conflict"),
-    "difference_tokens": _("difference"),
-}
 TOTALS = {
     "received": _("received"),
     "accepted": _("accepted"),

@@ -168,7 +168,8 @@ class Assurance(APIView):
 
 class NodeAssurance(APIView):
     """Of the days [from, to), 31 at most, by node and hour: what the node counted itself, what was
-    received, accepted, paid for and invoiced, and each difference with its events."""
+    received, accepted, paid for and invoiced, what corrections changed of it (`correction_`,
+    `corrected_`, with their events under `amendments`), and each difference with its events."""
 
     authentication_classes = [KeyAuthentication]
     permission_classes = [scope_required("assurance:read")]

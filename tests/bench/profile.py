@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Modules whose functions are timed; what a module no longer has is left out.
@@ -95,6 +97,40 @@ class Clocks:
             self._inside[-1] += taken
 
 
+class Processors:
+    """Processor time of this process and of its PostgreSQL backend: unlike the clocks above it
+    does not grow when other programs want the processors too."""
+
+    def __init__(self) -> None:
+        from django.db import connection
+
+        connection.ensure_connection()
+        self._backend = psutil.Process(connection.connection.info.backend_pid)
+        self.python = self.backend = 0.0
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Count what is used inside."""
+        python, backend = self._now()
+        yield
+        used = self._now()
+        self.python += used[0] - python
+        self.backend += used[1] - backend
+
+    def _now(self) -> tuple[float, float]:
+        path = Path(f"/proc/{self._backend.pid}/schedstat")
+        used = self._backend.cpu_times()
+        exact = int(path.read_text().split()[0]) / 1e9 if path.exists() else used.user + used.system
+        return time.process_time(), exact
+
+    def told(self, batches: int) -> str:
+        """Milliseconds a batch."""
+        return (
+            f"processor time a batch: {1000 * self.python / batches:.1f} ms of Python, "
+            f"{1000 * self.backend / batches:.1f} ms of PostgreSQL"
+        )
+
+
 def statement_name(query: object) -> str:
     """A statement by its verb and its first table of ours, as in `SQL SELECT usage_bucket`."""
     text = query.decode() if isinstance(query, bytes) else str(query)
@@ -137,7 +173,7 @@ def install(clocks: Clocks) -> None:
     )
 
 
-def run(*, events: int, batches: int, warm_up: int) -> None:
+def run(*, events: int, batches: int, warm_up: int, clocked: bool, pool: bool) -> None:
     """Ingest in this process and print milliseconds a batch, the dearest first."""
     from config import clock
     from config.local.servers import local_servers
@@ -153,22 +189,32 @@ def run(*, events: int, batches: int, warm_up: int) -> None:
         from usage.models import Node
 
         node = Node.objects.get(name="bench")
+        draw = bodies.within(1, world.BIG_POOL) if pool else bodies.uniform
         clocks = Clocks()
+        processors = Processors()
         media = "application/json"
         for number in range(warm_up + batches):
             if number == warm_up:
-                install(clocks)
+                if clocked:
+                    install(clocks)
+                # As the web process does.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(50_000, 20, 50)
                 ingest = importlib.import_module("usage.ingest").ingest
-            texts = bodies.events(bodies.uniform, events, source="bench/n1", now=clock.now())
+            texts = bodies.events(draw, events, source="bench/n1", now=clock.now())
             body = f"[{','.join(texts)}]".encode()
-            with clocks.measure("everything else"):
+            with processors.measure(), clocks.measure("everything else"):
                 split = split_body(body=body, content_type=media, encoding="")
                 result = ingest(node=node, events=split, now=clock.now())
             assert result.tally.accepted == events
             if number < warm_up:
                 clocks.seconds.clear()
                 clocks.calls.clear()
-        show(clocks, batches)
+                processors = Processors()
+        if clocked:
+            show(clocks, batches)
+        print(processors.told(batches))
         from django.db import connection
 
         connection.close()
@@ -194,6 +240,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=40)
+    parser.add_argument("--pool", action="store_true", help="members of one pool alone")
+    parser.add_argument("--no-clocks", action="store_true", help="tell the processor time alone")
     options = parser.parse_args()
     var = Path(os.environ.get("VAR_DIR", ROOT / "var")).absolute() / "bench"
     os.environ |= {"VAR_DIR": str(var), "CLOCK_FILE": "", "DATABASE_URL": "", "BROKER_URL": ""}
@@ -202,7 +250,13 @@ def main() -> int:
     import django
 
     django.setup()
-    run(events=options.events, batches=options.batches, warm_up=options.warm_up)
+    run(
+        events=options.events,
+        batches=options.batches,
+        warm_up=options.warm_up,
+        clocked=not options.no_clocks,
+        pool=options.pool,
+    )
     return 0
 
 

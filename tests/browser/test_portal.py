@@ -1,6 +1,7 @@
 """A subscriber with a phone in the hand: signs in, reads, buys, changes the language."""
 
 import re
+from datetime import datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
@@ -8,6 +9,8 @@ from playwright.sync_api import Page, ViewportSize, expect
 from accounts.models import Subscriber
 from tests.browser.conftest import DESKTOP, NUMBER, PHONE, OpenPage
 from tests.browser.sender import SENT
+from usage import pools
+from usage.ledger import Grant
 from usage.models import Bucket
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -86,3 +89,32 @@ def test_the_keyboard_reaches_the_content_first(
     sign_in(page)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="跳到正文")).to_be_focused()
+
+
+def test_a_pool_s_share_fits_a_phone_in_both_languages(
+    open_page: OpenPage, subscriber: Subscriber, now: datetime
+) -> None:
+    name = "Zhangjiang Artificial Intelligence Laboratory, shared tokens of all project groups"
+    pool = pools.create_pool(
+        account_id=subscriber.account_id, name=name, kind="enterprise", now=now
+    )
+    pools.join(
+        pool_id=pool.pk, subscriber_id=subscriber.pk, actor="clerk", now=now,
+        cycle_cap_mt=10**13 + 234_567, day_cap_mt=10**12 + 1,
+    )  # fmt: skip
+    pools.grant_to_pool(
+        wanted=Grant(
+            pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=10**13, key="p",
+            valid_from=now, valid_until=now + timedelta(days=1),
+        ),
+        now=now,
+    )  # fmt: skip
+    page = open_page(PHONE)
+    sign_in(page)
+    for heading in ("剩余词元", "Tokens left"):
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        expect(page.locator("#pool-left")).to_have_attribute("data-mt", str(10**12 + 1))
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"the page is {wide} px wider than the screen"
+        if heading == "剩余词元":
+            page.get_by_role("button", name="English").click()

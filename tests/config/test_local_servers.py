@@ -77,6 +77,11 @@ def test_a_commit_is_on_disk_before_it_is_acknowledged(servers: LocalServers) ->
         assert ask(servers, f"SELECT current_setting('{setting}')") == "on"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="syncfs is Linux's")
+def test_recovery_does_not_open_every_file_before_it_begins(servers: LocalServers) -> None:
+    assert ask(servers, "SELECT current_setting('recovery_init_sync_method')") == "syncfs"
+
+
 def test_the_servers_listen_to_this_machine_only(servers: LocalServers) -> None:
     assert ask(servers, "SELECT current_setting('listen_addresses')") == ""
     with socket.socket(socket.AF_UNIX) as valkey:

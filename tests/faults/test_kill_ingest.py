@@ -133,8 +133,8 @@ def test_a_commit_whose_answer_was_lost_shows_as_duplicates(
     honest = ingest_module._ingest
     losses = [OperationalError("the connection was lost after the commit")]
 
-    def loses_its_first_answer(*arguments: Any) -> Any:
-        result = honest(*arguments)
+    def loses_its_first_answer(*arguments: Any, **told: Any) -> Any:
+        result = honest(*arguments, **told)
         if losses:
             raise losses.pop()
         return result

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from itertools import count
 
 import pytest
+from django.db import connection
 
 from accounts import lifecycle
 from accounts.models import Subscriber
@@ -153,3 +154,16 @@ def pack_order(db: None, debtors: Debtors) -> Order:
         key="order-1",
         created_at=datetime(2026, 10, 20, tzinfo=UTC),
     )
+
+
+def wait_for_one_who_waits() -> None:
+    """Until another connection waits for one of our locks."""
+    for _ in range(1000):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_sleep(0.01) FROM pg_locks"
+                " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+            )
+            if cursor.rowcount:
+                return
+    raise AssertionError("nobody came to wait")

@@ -4,7 +4,9 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 
 from invoicing import billrun, money
 from invoicing.models import BillRun, Invoice, InvoiceLine
@@ -204,3 +206,19 @@ def test_a_preview_says_what_would_be_issued_and_leaves_nothing(
         done.vat_fen,
         done.gross_fen,
     )
+
+
+def test_a_shard_costs_as_many_statements_for_one_account_as_for_twenty(
+    debtors: Debtors, model: InferenceModel
+) -> None:
+    counted = []
+    for cycle, accounts in [(OCTOBER, 1), (NOVEMBER, 20)]:
+        for _ in range(accounts):
+            subscriber = debtors.account()
+            debtors.charge(subscriber, cycle=cycle)
+            debtors.overage(subscriber, 10**9, cycle=cycle, model=model)
+        with CaptureQueriesContext(connection) as queries:
+            result = billrun.bill_cycle(cycle=cycle, now=periods.cycle_end(cycle))
+        assert result.issued == accounts
+        counted.append(len(queries))
+    assert counted[0] == counted[1]

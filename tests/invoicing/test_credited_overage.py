@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from invoicing import assurance, billrun, money, pdf
+from invoicing import assurance, billrun, money, node_assurance, pdf
 from invoicing.models import Invoice, InvoiceLine
 from plans import subscribing
 from usage import corrections, ingest, nodes, periods, proof
@@ -77,6 +77,26 @@ def test_what_is_taken_back_before_the_bill_is_not_on_it(node: Node) -> None:
     assert lines(OCTOBER) == [(mt, money.overage_fen(mt, 400), OCTOBER)]
     (report,) = assured(OCTOBER)
     assert (report["not_invoiced_mt"], report["invoiced_mt"]) == (0, mt)
+
+
+def test_the_proof_by_node_follows_a_credit_onto_its_invoice(node: Node) -> None:
+    gone = use(node, 1, 1_000_000)
+    mt = UsageEvent.objects.get(pk=gone).mt
+    billrun.bill_cycle(cycle=OCTOBER, now=AFTER[OCTOBER])
+    void(gone, AFTER[OCTOBER] + timedelta(hours=1))
+
+    def invoiced() -> tuple[int, ...]:
+        report = node_assurance.assure_nodes(start=OCTOBER, end=NOVEMBER)
+        assert report["differences"] == []
+        (row,) = report["nodes"]
+        assert (row["overage_mt"], row["corrected_overage_mt"]) == (mt, 0)
+        names = ("invoiced_mt", "correction_invoiced_mt", "corrected_invoiced_mt")
+        return tuple(row[name] for name in names)
+
+    assert invoiced() == (mt, 0, mt)  # billed, and not yet credited
+    use(node, 2, 4_000_000, NOVEMBER_MORNING)
+    billrun.bill_cycle(cycle=NOVEMBER, now=AFTER[NOVEMBER])
+    assert invoiced() == (mt, -mt, 0)
 
 
 def test_overage_taken_back_whole_is_a_line_of_nothing(node: Node) -> None:

@@ -1,5 +1,6 @@
 """Plans over HTTP: anyone reads the catalogue, a subscriber their own, staff by scope."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,12 @@ from rest_framework.test import APIClient
 from accounts import keys
 from accounts.models import ApiKey, Subscriber
 from config import clock
+from plans import catalogue
 from plans.models import Order, Subscription
-from usage.models import Bucket
+from usage.models import Bucket, Pool
+
+from .conftest import at
+from .test_catalogue_file import PACK, file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("shipped")]
 
@@ -147,3 +152,26 @@ def test_an_unknown_subscriber_is_not_found(crm: APIClient) -> None:
     path = "/api/v1/subscribers/0/subscriptions"
     assert crm.get(path).status_code == 404
     assert crm.post(path, {"plan": "token-9.9"}).status_code == 404
+
+
+def test_a_plan_that_fills_a_pool_says_so_and_which(
+    phone: APIClient, subscriber: Subscriber
+) -> None:
+    offers = phone.get("/api/v1/catalogue").json()["plans"]
+    assert {plan["code"]: plan["pool"] for plan in offers}["family-59.9"] == "family"
+    assert {plan["pool"] for plan in offers if plan["code"] != "family-59.9"} == {""}
+    taken = phone.post("/api/v1/me/subscriptions", {"plan": "family-59.9"})
+    pool = Pool.objects.get()
+    assert (taken.status_code, taken.json()["pool_id"]) == (201, pool.pk)
+    balance = phone.get("/api/v1/me/balance").json()
+    assert (balance["available_mt"], balance["usable_mt"]) == (0, pool.buckets.get().remaining_mt)
+    assert order(phone).json()["pool_id"] is None
+
+
+def test_a_pack_for_a_pool_that_is_not_there_is_refused_with_its_reason(
+    phone: APIClient, tmp_path: Path
+) -> None:
+    pack = PACK + "    pool: family\n"
+    catalogue.load(path=file(tmp_path, pack=pack), now=at("2026-01-01 00:00"))
+    answer = order(phone, plan="pack-1")
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_pool")

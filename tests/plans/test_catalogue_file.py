@@ -50,6 +50,7 @@ def test_the_shipped_file_has_the_ladders_that_carriers_sell() -> None:
         "token-9.9": (990, 10_000_000),
         "token-29.9": (2990, 40_000_000),
         "token-49.9": (4990, 80_000_000),
+        "family-59.9": (5990, 100_000_000),
         "dev-39.9": (3990, 15_000_000),
         "dev-159.9": (15990, 70_000_000),
         "dev-299.9": (29990, 150_000_000),
@@ -57,6 +58,7 @@ def test_the_shipped_file_has_the_ladders_that_carriers_sell() -> None:
         "pack-250k": (100, 250_000),
         "pack-400k": (100, 400_000),
     }
+    assert [plan.code for plan in content.plans if plan.pool != "none"] == ["family-59.9"]
     assert {e.code for e in content.models} >= {"telechat", "deepseek-v3.2", "glm-5"}
     x10 = next(e for e in content.models if e.code == "telechat-x10").weights[0]
     assert {milli(t) for t in (x10.input, x10.cached, x10.output, x10.reasoning)} == {10_000}

@@ -22,10 +22,10 @@ DEARER = PLAN.replace('"9.90"', '"10.90"')
 
 
 def test_the_same_content_loaded_again_changes_nothing(shipped: catalogue.LoadResult) -> None:
-    assert (shipped.new_versions, shipped.unchanged, shipped.models) == (9, 0, 4)
+    assert (shipped.new_versions, shipped.unchanged, shipped.models) == (10, 0, 4)
     again = catalogue.load(now=NOON)
-    assert (again.new_versions, again.unchanged, again.off_sale, again.new_weights) == (0, 9, 0, 0)
-    assert PlanVersion.objects.count() == 9
+    assert (again.new_versions, again.unchanged, again.off_sale, again.new_weights) == (0, 10, 0, 0)
+    assert PlanVersion.objects.count() == 10
     assert Weight.objects.count() == 4
 
 
@@ -110,7 +110,7 @@ def test_eight_loads_of_a_changed_file_at_once_make_one_version(tmp_path: Path) 
 def test_the_command_loads_the_shipped_file_and_prints_counts() -> None:
     out = StringIO()
     call_command("load_catalogue", stdout=out)
-    assert "9 new versions, 0 unchanged, 0 taken off sale; models: 4" in out.getvalue()
+    assert "10 new versions, 0 unchanged, 0 taken off sale; models: 4" in out.getvalue()
 
 
 def test_the_command_refuses_with_one_line(tmp_path: Path) -> None:

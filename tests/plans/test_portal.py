@@ -1,15 +1,18 @@
 """Plans in the portal: what is held, what is on sale, and taking one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import time_machine
 from django.test import Client
 
 from accounts.models import Subscriber
+from plans import catalogue
 from plans.catalogue import LoadResult
 from plans.models import Charge, Subscription
 from tests.plans.conftest import NOON, at
+from tests.plans.test_catalogue_file import PACK, PLAN, file
 
 
 @pytest.fixture
@@ -56,3 +59,26 @@ def test_a_second_plan_is_refused_with_a_sentence(portal: Client) -> None:
 def test_what_is_no_plan_is_not_found(portal: Client, code: str) -> None:
     assert portal.get(f"/plans/{code}/").status_code == 404
     assert portal.post(f"/plans/{code}/").status_code == 404
+
+
+def test_a_family_plan_says_that_it_is_shared_and_as_what(
+    portal: Client, subscriber: Subscriber
+) -> None:
+    assert "for a pool that several numbers share" in portal.get("/plans/").content.decode()
+    assert "You are its first member" in portal.get("/plans/family-59.9/").content.decode()
+    portal.post("/plans/family-59.9/", {"start": "now"})
+    assert "shared as Wang" in portal.get("/plans/").content.decode()
+    home = portal.get("/").content.decode()
+    assert 'id="pool-left" data-mt="23333333000"' in home
+
+
+def test_packs_for_a_pool_are_shown_to_who_has_one(
+    portal: Client, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    plan, pack = PLAN + "    pool: family\n", PACK + "    pool: family\n"
+    catalogue.load(path=file(tmp_path, plan=plan, pack=pack), now=NOON)
+    for page in ("/", "/plans/"):
+        assert "/packs/pack-1/" not in portal.get(page).content.decode()
+    portal.post("/plans/token-9.9/", {"start": "now"})
+    for page in ("/", "/plans/"):
+        assert "/packs/pack-1/" in portal.get(page).content.decode()

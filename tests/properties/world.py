@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from accounts.models import Subscriber
 from tests.usage.conftest import END, START, at
 from usage import ledger, pools
-from usage.ingest import BatchResult, ingest
+from usage.batches import BatchResult
+from usage.ingest import ingest
 from usage.models import Bucket, InferenceModel, Node, Pool
 
 # The suite tries the same few examples every time; PROPERTY_SCALE=20 tries others, and many.

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,40 +11,16 @@ from django.contrib.auth.models import Group
 from django.core.cache import cache
 from django.test import Client
 
-from accounts import keys, lifecycle, outbox
-from accounts.models import Account, ApiKey, Subscriber, User
+from accounts import lifecycle
+from accounts.models import Account, Subscriber, User
 from accounts.roles import ensure_roles
-from invoicing.models import (
-    AssuranceResult,
-    BillRun,
-    Invoice,
-    InvoiceLine,
-    InvoiceSeries,
-    Payment,
-    TaxRate,
-    WebhookEvent,
-)
-from plans import charging
-from plans.models import Charge, Order, Plan, PlanVersion, Subscription
-from usage import corrections, ingest, ledger, limits, nodes, profiles, quota, rerating, weights
-from usage.models import (
-    BlockChange,
-    Callback,
-    CycleOverage,
-    DroppedDay,
-    EventKey,
-    Node,
-    NodeCounter,
-    Notice,
-    QuarantinedEvent,
-    UsageEvent,
-    UsageLimit,
-)
-from usage.normalising import Counts
+from invoicing.models import Invoice, Payment
+from usage import ingest, ledger, limits, nodes, profiles, quota, weights
+from usage.models import Node, Pool, QuarantinedEvent, UsageLimit
 from usage.periods import cycle_end, cycle_start
 
-NOON = datetime(2026, 10, 5, 4, 0, tzinfo=UTC)  # 12:00 in Shanghai
-OCTOBER = date(2026, 10, 1)
+from .instants import NOON, OCTOBER, before
+from .traces import leave_traces, sell_and_bill, share
 
 
 @dataclass
@@ -54,6 +30,7 @@ class Carrier:
     account: Account
     subscriber: Subscriber
     newcomer: Subscriber
+    pool: Pool
     node: Node
     invoice: Invoice
     payment: Payment
@@ -85,20 +62,17 @@ def carrier(db: None, noon: datetime) -> Carrier:
     leave_traces(subscriber)
     ask_for_quota(node, subscriber)
     subscriber.refresh_from_db()
+    newcomer = living(account, "13900000002")
     return Carrier(
         account=account,
         subscriber=subscriber,
-        newcomer=living(account, "13900000002"),
+        newcomer=newcomer,
+        pool=share(subscriber, newcomer),
         node=node,
         invoice=invoice,
         payment=payment,
         quarantined=QuarantinedEvent.objects.get(code="unknown_subscriber"),
     )
-
-
-def before() -> datetime:
-    """An hour before now, so that all of it lies in the past."""
-    return NOON - timedelta(hours=1)
 
 
 def living(account: Account, msisdn: str) -> Subscriber:
@@ -176,176 +150,6 @@ def ask_for_quota(node: Node, subscriber: Subscriber) -> None:
         ask=quota.Ask(sequence=0, digest=b"1", requested=100),
         now=NOON,
     )
-
-
-def sell_and_bill(account: Account, subscriber: Subscriber) -> tuple[Invoice, Payment]:
-    """A plan, a pack bought, their charges, an invoice over one of them and its payment."""
-    plan = Plan.objects.create(code="token-9.9", kind="monthly")
-    version = PlanVersion.objects.create(
-        plan=plan,
-        version=1,
-        checksum="0" * 64,
-        name="9.9 元套餐",
-        name_en="9.9 yuan",
-        audience="personal",
-        price_fen=990,
-        tokens=10_000_000,
-        priority=20,
-        beyond="stop",
-        tax_category="token_package",
-        loaded_at=before(),
-    )
-    Subscription.objects.create(
-        subscriber=subscriber,
-        version=version,
-        price_fen=990,
-        tokens=10_000_000,
-        starts_at=cycle_start(OCTOBER),
-        renews_at=cycle_end(OCTOBER),
-        created_at=before(),
-    )
-    Order.objects.create(
-        subscriber=subscriber,
-        version=version,
-        amount_fen=100,
-        pay="bill",
-        key="order-1",
-        created_at=before(),
-    )
-    charge, _made = charging.book(
-        account_id=account.pk,
-        subscriber_id=subscriber.pk,
-        kind=Charge.Kind.FEE,
-        name="月费",
-        name_en="Monthly fee",
-        amount_fen=990,
-        tax_category="token_package",
-        cycle=OCTOBER,
-        period_start=cycle_start(OCTOBER),
-        period_end=cycle_end(OCTOBER),
-        key="fee:1",
-        now=before(),
-        version_id=version.pk,
-    )
-    return bill(account, charge)
-
-
-def bill(account: Account, charge: Charge) -> tuple[Invoice, Payment]:
-    money = {"net_fen": 934, "vat_fen": 56, "gross_fen": 990}
-    invoice = Invoice.objects.create(
-        account=account,
-        cycle=OCTOBER,
-        number="26310000000000000001",
-        buyer_name=account.name,
-        seller_name="Carrier",
-        issued_at=before(),
-        due_at=before() + timedelta(days=15),
-        **money,
-    )
-    InvoiceLine.objects.create(
-        invoice=invoice,
-        position=1,
-        kind="fee",
-        charge=charge,
-        name=charge.name,
-        name_en=charge.name_en,
-        usage_cycle=OCTOBER,
-        tax_category="token_package",
-        rate_bp=600,
-        **money,
-    )
-    Invoice.objects.filter(pk=invoice.pk).update(state=Invoice.State.FINAL)
-    payment = Payment.objects.create(
-        account=account,
-        invoice=invoice,
-        method=Payment.Method.OFFLINE,
-        amount_fen=990,
-        key="pay-1",
-        created_at=before(),
-    )
-    return invoice, payment
-
-
-def leave_traces(subscriber: Subscriber) -> None:
-    """A row in every other table that has a page."""
-    BillRun.objects.create(cycle=date(2026, 9, 1), state="done", started_at=before())
-    InvoiceSeries.objects.create(year=26, region=31, channel=0, last_number=1)
-    TaxRate.objects.get_or_create(
-        category="token_package", valid_from=date(2026, 1, 1), defaults={"rate_bp": 600}
-    )
-    WebhookEvent.objects.create(
-        provider_id="evt_1", kind="payment_intent.succeeded", body={"a": 1}, received_at=before()
-    )
-    AssuranceResult.objects.create(
-        period_start=before() - timedelta(days=1),
-        period_end=before(),
-        proven=True,
-        report={"received": 3},
-        made_at=before(),
-    )
-    outbox.enqueue(
-        key="notice-1",
-        recipient=subscriber.msisdn,
-        template="notice",
-        body="50 %",
-        now=before(),
-        subscriber_id=subscriber.pk,
-    )
-    keys.issue_key(
-        kind=ApiKey.Kind.SUBSCRIBER, now=before(), subscriber_id=subscriber.pk, name="app"
-    )
-    Notice.objects.get_or_create(
-        subscriber_id=subscriber.pk, cycle=OCTOBER, percent=50, defaults={"at": before()}
-    )
-    BlockChange.objects.create(
-        subscriber_id=subscriber.pk,
-        msisdn=subscriber.msisdn,
-        blocked=False,
-        reason="",
-        at=before(),
-    )
-    CycleOverage.objects.get_or_create(subscriber_id=subscriber.pk, cycle=OCTOBER)
-    NodeCounter.objects.create(
-        node_id=Node.objects.earliest("id").pk,
-        at=before(),
-        received_at=before(),
-        **dict.fromkeys(
-            ("input_total", "output_total", "requests_total")
-            + ("input_tokens", "output_tokens", "requests"),
-            1,
-        ),
-    )
-    Callback.objects.create(
-        key="block:1:1",
-        node_id=Node.objects.earliest("id").pk,
-        session_id=1,
-        kind="ABORT",
-        url="https://node.example/",
-        body={"type": "ABORT"},
-        next_attempt_at=before(),
-        created_at=before(),
-    )
-    DroppedDay.objects.create(
-        day=date(2025, 1, 1), events=0, mt=0, debited_mt=0, dropped_at=before()
-    )
-    corrections.amend(
-        event_id=UsageEvent.objects.order_by("id")[0].pk,
-        counts=Counts(200, 0, 0, 0),
-        actor="demo",
-        reason="recount",
-        key="amend-1",
-        now=NOON,
-    )
-    rerating.dry_run(
-        model_code="telechat",
-        start=cycle_start(OCTOBER),
-        end=cycle_end(OCTOBER),
-        actor="demo",
-        reason="a look",
-        now=NOON,
-    )
-    assert EventKey.objects.exists()
-    assert UsageEvent.objects.exists()
 
 
 def member(role: str) -> Client:

@@ -12,7 +12,8 @@ from config import admin as frame
 from usage import ingest
 from usage.models import LedgerEntry, UsageBatch, UsageEvent
 
-from .conftest import NOON, Carrier, event
+from .conftest import Carrier, event
+from .instants import NOON
 
 EVENTS = "admin:usage_usageevent_changelist"
 

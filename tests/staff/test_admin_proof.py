@@ -122,5 +122,5 @@ def test_buttons_show_only_where_they_fit(carrier: Carrier, support: Client) -> 
         )
         return {str(button["title"]) for button in page.context["actions_detail"]}
 
-    assert offered(carrier.subscriber) == {"Suspend", "Change number"}
-    assert offered(carrier.newcomer) == {"Activate", "Change number"}
+    assert offered(carrier.subscriber) == {"Suspend", "Change number", "Give tokens"}
+    assert offered(carrier.newcomer) == {"Activate", "Change number", "Give tokens"}

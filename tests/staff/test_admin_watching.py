@@ -5,7 +5,7 @@ from django.test import Client
 from django.urls import reverse
 
 from usage import callbacks
-from usage.models import Node
+from usage.models import Amendment, Node
 
 from .conftest import Carrier
 
@@ -17,6 +17,12 @@ def test_the_auditor_compares_a_period_with_the_nodes(carrier: Carrier, auditor:
     page = auditor.get(address, {"start": "2026-10-01", "end": "2026-11-01"}, headers=ENGLISH)
     assert page.status_code == 200
     assert carrier.node.name in page.text
+    amendment = Amendment.objects.get()
+    assert reverse("admin:usage_amendment_change", args=[amendment.pk]) in page.text
+    raw, paid = page.context["tables"]
+    for row in (0, -1):  # the node, and the hour of the event
+        assert raw["rows"][row]["values"][-2:] == ["-100", "500"]
+        assert paid["rows"][row]["values"][:4] == ["600", "-100", "500", "400"]
 
 
 def test_a_period_that_is_empty_is_refused_on_the_page(carrier: Carrier, auditor: Client) -> None:
@@ -45,3 +51,15 @@ def test_others_make_no_secret(carrier: Carrier, role: str, request: pytest.Fixt
     address = reverse("admin:usage_node_new_secret", args=[carrier.node.pk])
     assert client.post(address).status_code == 403
     assert Node.objects.get(pk=carrier.node.pk).callback_secret == before
+
+
+def test_a_node_is_switched_off_and_on_by_the_cataloguer(
+    carrier: Carrier, cataloguer: Client, support: Client
+) -> None:
+    for verb, active in (("switch_off", False), ("switch_on", True)):
+        address = reverse(f"admin:usage_node_{verb}", args=[carrier.node.pk])
+        assert support.post(address).status_code == 403
+        assert cataloguer.get(address).status_code == 200
+        cataloguer.post(address)
+        carrier.node.refresh_from_db()
+        assert carrier.node.active is active

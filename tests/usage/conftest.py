@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 from accounts import lifecycle
 from accounts.models import Account, Subscriber
 from usage import ledger
-from usage.ingest import BatchResult, ingest
+from usage.batches import BatchResult
+from usage.ingest import ingest
 from usage.models import Bucket, InferenceModel, Node
 from usage.nodes import create_node
 from usage.periods import BILLING_ZONE

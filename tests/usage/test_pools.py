@@ -13,6 +13,7 @@ from accounts.models import Account, Subscriber
 from usage import balances, enforcement, ledger, pools, profiles, proof
 from usage.ledger import Grant, GrantReused
 from usage.models import (
+    UNCAPPED,
     Bucket,
     ChargingProfile,
     LedgerEntry,
@@ -64,9 +65,10 @@ def fill(pool: Pool, tokens: int, *, key: str = "p", now: datetime = NOON, **mor
 
 
 def join(pool: Pool, who: Subscriber, *, now: datetime = START, **caps: int) -> PoolMember:
-    mts = {f"{name}_cap_mt": tokens * 1000 for name, tokens in caps.items()}
+    day, cycle = (caps[name] * 1000 if name in caps else UNCAPPED for name in ("day", "cycle"))
     return pools.join(
-        pool_id=pool.pk, subscriber_id=who.pk, actor="clerk", now=now, **mts
+        pool_id=pool.pk, subscriber_id=who.pk, actor="clerk", now=now, cycle_cap_mt=cycle,
+        day_cap_mt=day,
     )[0]  # fmt: skip
 
 

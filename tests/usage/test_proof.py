@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from accounts.models import Subscriber
-from usage import profiles, proof
+from usage import partitions, profiles, proof
 from usage.models import Bucket, Node
 
 from .conftest import END, INSTANT, NOON, START, counts, event, give, send
@@ -53,6 +53,13 @@ DAMAGE = {
     "0 <= reserved <= remaining <= granted + adjusted": (
         "ALTER TABLE usage_bucket DROP CONSTRAINT bucket_remaining_within_granted",
         "UPDATE usage_bucket SET granted_mt = remaining_mt - 1",
+    ),
+    "a void bucket is empty": (
+        "UPDATE usage_bucket SET granted_mt = granted_mt + 1, remaining_mt = remaining_mt + 1",
+        "INSERT INTO usage_ledgerentry (bucket_id, subscriber_id, kind, amount_mt, recorded_at) "
+        "SELECT id, subscriber_id, 'grant', 1, now() FROM usage_bucket",
+        "INSERT INTO usage_movement (kind, key, bucket_id, amount_mt, before_mt, after_mt, actor, "
+        "reason, at) SELECT 'void', 'v', id, 0, 0, 0, 'x', 'x', now() FROM usage_bucket",
     ),
     "batch = its events and what paid for them": (
         "UPDATE usage_usageevent SET batch_id = batch_id + 1 WHERE event_id = 'e1'",
@@ -111,6 +118,43 @@ def test_a_damage_is_found_by_the_rule_it_breaks(lived: Subscriber, rule: str) -
     found = proof.verify()
     assert {one.rule for one in found} == {rule}
     assert all(one.where.split()[-1] for one in found)
+
+
+INTO_ONE_PARTITION = (
+    "INSERT INTO usage_ledgerentry_202611 (bucket_id, subscriber_id, kind, amount_mt, recorded_at) "
+    "SELECT id, subscriber_id, 'adjustment', 5, '2026-11-24' FROM usage_bucket"
+)
+
+
+def put_into_one_partition() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(INTO_ONE_PARTITION)
+
+
+@pytest.fixture
+def parted(lived: Subscriber) -> Subscriber:
+    """The same with the month's partition made, into which the entries moved."""
+    partitions.make_ahead(now=NOON, days_back=1)
+    assert proof.verify() == []
+    return lived
+
+
+def test_a_row_put_straight_into_a_partition_moves_its_bucket(parted: Subscriber) -> None:
+    before = Bucket.objects.get().remaining_mt
+    put_into_one_partition()
+    assert Bucket.objects.get().remaining_mt == before + 5
+    assert proof.verify() == []
+
+
+def test_a_row_put_into_a_partition_past_its_trigger_is_found(parted: Subscriber) -> None:
+    bucket = Bucket.objects.get()
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("DROP TRIGGER ledger_moves_balances ON usage_ledgerentry_202611")
+    put_into_one_partition()
+    [found] = proof.verify()
+    assert found.rule == "bucket remaining = sum of its ledger"
+    assert (found.where, found.expected - found.found) == (f"bucket {bucket.pk}", 5)
 
 
 @pytest.mark.parametrize(

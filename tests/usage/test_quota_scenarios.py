@@ -3,6 +3,7 @@
 Money there becomes tokens here: a package of U tokens at P fen makes F fen worth F x U // P tokens.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,15 @@ from rest_framework.test import APIClient
 
 from accounts.models import Account, Subscriber
 from usage import ledger, pools, supervising
-from usage.models import Bucket, LedgerEntry, Node, Overage
+from usage.models import (
+    Bucket,
+    InferenceModel,
+    LedgerEntry,
+    Node,
+    Overage,
+    QuotaSession,
+    UsageEvent,
+)
 from usage.weights import put_model, put_weight
 
 from .conftest import BORN, END, NOON, START, event, give, make_subscriber, send
@@ -71,11 +80,10 @@ ELSEWHERE = {
     "resv-07-concurrent-overspend": "here, and test_concurrency for many at once",
     "ours-03-family-pool-member-cap": "here",
     "RES-22": "here: weights are its multipliers",
+    "RES-21": "here, as two sessions: one is of one model, and no package is rounded up",
     "RES-19": "test_quota_answers: the node is who holds the key, so without one it is 401",
 }
-NOT_OURS = {
-    "RES-21": "a session is of one model; a node that serves two opens two",
-}
+NOT_OURS: dict[str, str] = {}
 
 
 def test_every_case_is_tested_or_has_a_reason() -> None:
@@ -270,14 +278,63 @@ def test_one_bucket_serves_models_of_several_weights(node: Node, bare: Subscribe
     case = CASES["RES-22"]
     bucket = give(bare, case["then"]["S"])
     for row in case["given"]["pool"]:
-        code, milli = f"m-{row['model']}", row["multiplier"] * 1000
-        put_model(code=code, name=code, aliases=[], now=BORN)
-        put_weight(
-            model_code=code, input_milli=milli, cached_milli=milli, output_milli=milli,
-            reasoning_milli=milli, valid_from=BORN, now=BORN,
-        )  # fmt: skip
+        put_models([f"m-{row['model']}"], milli=row["multiplier"] * 1000)
     first = send(node, event("a", 80, model="m-A"), event("b", 230, model="m-B"))
     assert first.exhausted == []
     assert send(node, event("c", 10, model="m-B")).exhausted == [(SUBJECT, "quota_exhausted")]
     bucket.refresh_from_db()
     assert bucket.remaining_mt == 0
+
+
+@pytest.mark.usefixtures("clock_at_noon")
+def test_two_models_are_controlled_apart_in_a_session_each(
+    collector: APIClient, bare: Subscriber, node: Node
+) -> None:
+    """A session is of one model, so that its grant has one weight: a node that serves two to one
+    subscriber opens two, which share the buckets and nothing else."""
+    case = CASES["RES-21"]
+    bucket = give(bare, tokens_of(case, case["given"]["buckets"][0]))
+    put_models(f"rg-{rg}" for rg in case["then"]["used_total"])
+    refs: dict[int, str] = {}
+    held: dict[int, int] = {}
+    for op in case["when"]:
+        for rg, used in op.get("used_by_rg", {op.get("rg"): op.get("used", 0)}).items():
+            model, asked = f"rg-{rg}", op.get("requested", 0)
+            events = [event(f"{rg}-{op['seq']}", used, model=model)] if used else []
+            if op["op"] == "release":
+                answer = release(collector, refs[rg], op["seq"], *events)
+            elif rg in refs:
+                answer = update(collector, refs[rg], op["seq"], *events, requested=asked)
+            else:
+                answer = create(collector, model, model=model, requested=asked)
+                refs[rg] = answer.json()["ref"]
+            assert (answer.json()["result"], answer.json()["granted"]) == (S, asked)
+            # What the other one holds is as it was.
+            held[rg] = asked
+            found = QuotaSession.objects.values_list("session", "granted_mt")
+            assert dict(found) == {f"rg-{one}": mt * 1000 for one, mt in held.items()}
+    bucket.refresh_from_db()
+    used_total = {rg: used_of(f"rg-{rg}") for rg in refs}
+    assert used_total == case["then"]["used_total"]
+    assert bucket.reserved_mt == case["then"]["reserved"]
+    assert bucket.granted_mt - bucket.remaining_mt == sum(used_total.values()) * 1000
+    # The case's charge is these amounts in packages begun.
+    units, price = (case["given"]["tariff"][name] for name in ("package_units", "package_price"))
+    charge = {rg: -(-used // units) * price for rg, used in used_total.items()}
+    assert charge == case["then"]["charge"]
+
+
+def used_of(code: str) -> int:
+    """What was used of a model, in whole tokens."""
+    model = InferenceModel.objects.get(code=code)
+    return sum(one.mt for one in UsageEvent.objects.filter(model_id=model.pk)) // 1000
+
+
+def put_models(codes: Iterable[str], *, milli: int = 1000) -> None:
+    """Models of one weight for every kind of token."""
+    for code in codes:
+        put_model(code=code, name=code, aliases=[], now=BORN)
+        put_weight(
+            model_code=code, input_milli=milli, cached_milli=milli, output_milli=milli,
+            reasoning_milli=milli, valid_from=BORN, now=BORN,
+        )  # fmt: skip

@@ -91,6 +91,7 @@ def opened(grants: Sequence[dict[str, Any]]) -> list[OpenBucket]:
     """The buckets of a case, numbered from 1, in tokens instead of millitokens."""
     return [
         OpenBucket(
+            owner_id=1,
             id=number,
             priority=grant.get("priority", 1) or LAST,
             valid_from=offset(grant.get("effective", "T0-2y")),
@@ -172,7 +173,7 @@ def test_creation_then_id_decide_between_equals() -> None:
 
 
 def bucket_of_models(model_ids: Sequence[int], **about: Any) -> OpenBucket:
-    return OpenBucket(for_all_models=not model_ids, model_ids=model_ids, **about)
+    return OpenBucket(owner_id=1, for_all_models=not model_ids, model_ids=model_ids, **about)
 
 
 buckets_of_any_kind = some.lists(

@@ -1,5 +1,31 @@
 """The pages of this app in the staff site."""
 
-from . import balances, corrections, events, intake, nodes, overage, quota, watching
+from . import (
+    balances,
+    corrections,
+    events,
+    intake,
+    members,
+    movements,
+    nodes,
+    overage,
+    pools,
+    quota,
+    watching,
+    weighing,
+)
 
-__all__ = ["balances", "corrections", "events", "intake", "nodes", "overage", "quota", "watching"]
+__all__ = [
+    "balances",
+    "corrections",
+    "events",
+    "intake",
+    "members",
+    "movements",
+    "nodes",
+    "overage",
+    "pools",
+    "quota",
+    "watching",
+    "weighing",
+]

@@ -5,16 +5,21 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Max, QuerySet
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 
 from accounts.admin.subscribers import SubscriberAdmin
+from accounts.models import Subscriber
 from config.admin import ExactSearch, ReadOnlyAdmin, ReadOnlyInline, display
+from config.columns import link_to
 from config.formatting import exact_tokens
 
 from ..batches import EVENTS_PER_BATCH
 from ..models import Bucket, ChargingProfile, LedgerEntry, UsageBatch
 from .filters import NamingAdmin, holders
+from .granting import give_tokens
+from .movements import BucketButtons, IncomingInline, MovementInline
 
 # How many of the newest batches the ledger shows before anything is searched.
 NEWEST_BATCHES = 20
@@ -48,6 +53,7 @@ class BucketInline(BucketAmounts, ReadOnlyInline):
 
 
 SubscriberAdmin.inlines += [ProfileInline, BucketInline]
+SubscriberAdmin.offer(give_tokens, fits=lambda row: row.state != Subscriber.State.TERMINATED)
 
 
 @admin.register(ChargingProfile)
@@ -72,10 +78,10 @@ class ChargingProfileAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Bucket)
-class BucketAdmin(BucketAmounts, ReadOnlyAdmin):
+class BucketAdmin(BucketAmounts, BucketButtons):
     list_display = (
         "id",
-        "subscriber",
+        "owner",
         "name",
         "kind",
         "granted",
@@ -86,10 +92,17 @@ class BucketAdmin(BucketAmounts, ReadOnlyAdmin):
         "open",
     )
     list_filter = ("kind", ("valid_until", RangeDateTimeFilter))
-    list_select_related = ("subscriber",)
+    list_select_related = ("subscriber", "pool")
     search_texts = ("key",)
     search_phones = ("subscriber__msisdn",)
-    search_ids = ("id", "subscriber_id")
+    search_ids = ("id", "subscriber_id", "pool_id")
+    inlines = (MovementInline, IncomingInline)
+
+    @display(description=_("Owner"))
+    def owner(self, bucket: Bucket) -> SafeString:
+        if bucket.pool is not None:
+            return link_to("usage_pool", bucket.pool_id, bucket.pool)
+        return link_to("accounts_subscriber", bucket.subscriber_id, bucket.subscriber)
 
 
 @admin.register(LedgerEntry)

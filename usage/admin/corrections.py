@@ -30,7 +30,7 @@ from .. import rerating, tasks, weights
 from ..models import Amendment, InferenceModel, Rerating, Weight
 from ..periods import day_start
 from .filters import ModelFilter, NamingAdmin
-from .nodes import thousandths
+from .weighing import thousandths
 
 MAY_CORRECT_WEIGHT = "usage.change_weight"
 MAY_RATE_AGAIN = "usage.add_rerating"

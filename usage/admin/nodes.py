@@ -1,4 +1,4 @@
-"""Nodes and their keys, models and their weights: made by buttons, kept as history."""
+"""Nodes and their keys: made, switched off and on, replaced and revoked by buttons."""
 
 from typing import Any
 
@@ -7,19 +7,17 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin.keys import ask_to_revoke
 from config import clock
 from config.admin import ReadOnlyAdmin, ReadOnlyInline, display, moment
 from config.buttons import ConfirmForm, ask, button, show_secret, subject_of
 
-from .. import callbacks, nodes, sequences, weights
-from ..models import InferenceModel, Node, NodeKey, Weight
-from ..periods import day_start
+from .. import callbacks, nodes, sequences
+from ..models import Node, NodeKey
 
 MAY_CHANGE_NODE = "usage.change_node"
-MAY_CHANGE_MODEL = "usage.change_inferencemodel"
 
 
 class NodeForm(forms.Form):
@@ -68,7 +66,11 @@ class NodeAdmin(ReadOnlyAdmin):
     exclude = ("callback_secret",)  # shown once, when it is made
     readonly_fields = ("last_sequence", "gaps")
     actions_list = ("create",)
-    actions_detail = ("new_key", "new_secret")
+    actions_detail = ("switch_off", "switch_on", "new_key", "new_secret")
+    fitting = {
+        "switch_off": lambda node: node.active,
+        "switch_on": lambda node: not node.active,
+    }
 
     @display(description=_("Last number of a batch"))
     def last_sequence(self, node: Node) -> int | None:
@@ -94,6 +96,56 @@ class NodeAdmin(ReadOnlyAdmin):
 
         return ask(
             self, request, title=gettext("Create a node"), form_class=NodeForm, perform=perform
+        )
+
+    @button(
+        description=_("Switch off"),
+        permissions=[MAY_CHANGE_NODE],
+        icon="power_settings_new",
+        danger=True,
+    )
+    def switch_off(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._switch(
+            request,
+            object_id,
+            active=False,
+            title=gettext("Switch off"),
+            description=gettext(
+                "The node is refused whatever it reports or asks for until it is switched on "
+                "again; its keys stay. It can send what it kept afterwards."
+            ),
+        )
+
+    @button(description=_("Switch on"), permissions=[MAY_CHANGE_NODE], icon="power")
+    def switch_on(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._switch(
+            request,
+            object_id,
+            active=True,
+            title=gettext("Switch on"),
+            description=gettext("The node may report and ask again."),
+        )
+
+    def _switch(
+        self, request: HttpRequest, object_id: str, *, active: bool, title: str, description: str
+    ) -> HttpResponse:
+        node = subject_of(self, request, object_id, Node)
+
+        def perform(form: ConfirmForm) -> str:
+            nodes.switch(node_id=node.pk, active=active)
+            if active:
+                return gettext("The node is switched on.")
+            return gettext("The node is switched off.")
+
+        return ask(
+            self,
+            request,
+            title=title,
+            form_class=ConfirmForm,
+            perform=perform,
+            subject=node,
+            description=description,
+            danger=not active,
         )
 
     @button(description=_("New key"), permissions=[MAY_CHANGE_NODE], icon="key")
@@ -164,104 +216,3 @@ class NodeKeyAdmin(ReadOnlyAdmin):
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = subject_of(self, request, object_id, NodeKey)
         return ask_to_revoke(self, request, subject=row, key_id=row.api_key_id)
-
-
-class ModelForm(forms.Form):
-    """A model as nodes name it."""
-
-    code = forms.CharField(label=_("Code"), max_length=100, widget=UnfoldAdminTextInputWidget)
-    name = forms.CharField(label=_("Name"), max_length=100, widget=UnfoldAdminTextInputWidget)
-    aliases = forms.CharField(
-        label=_("Aliases"),
-        required=False,
-        help_text=_("Other spellings that engines report, separated by commas."),
-        widget=UnfoldAdminTextInputWidget,
-    )
-
-
-def thousandths(label: Any) -> forms.IntegerField:
-    """A field for one weight."""
-    return forms.IntegerField(
-        label=label, min_value=0, max_value=1_000_000, widget=UnfoldAdminIntegerFieldWidget
-    )
-
-
-class WeightForm(forms.Form):
-    """A model's weights in thousandths, from the start of a billing-zone day on."""
-
-    input_milli = thousandths(_("Input (thousandths)"))
-    cached_milli = thousandths(_("Cached input (thousandths)"))
-    output_milli = thousandths(_("Output (thousandths)"))
-    reasoning_milli = thousandths(_("Reasoning (thousandths)"))
-    valid_from = forms.DateField(
-        label=_("Valid from (day, Asia/Shanghai)"),
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
-    )
-
-
-class WeightInline(ReadOnlyInline):
-    model = Weight
-    fields = (
-        "valid_from",
-        "valid_until",
-        "input_milli",
-        "cached_milli",
-        "output_milli",
-        "reasoning_milli",
-        "withdrawn_at",
-    )
-    show_change_link = True
-
-
-@admin.register(InferenceModel)
-class InferenceModelAdmin(ReadOnlyAdmin):
-    list_display = ("code", "name", "aliases")
-    search_texts = ("code", "name")
-    ordering = ("code",)
-    inlines = (WeightInline,)
-    actions_list = ("put",)
-    actions_detail = ("put_weight",)
-
-    @button(description=_("Add a model"), permissions=["usage.add_inferencemodel"], icon="add")
-    def put(self, request: HttpRequest) -> HttpResponse:
-        def perform(form: ModelForm) -> str:
-            aliases = [text.strip() for text in form.cleaned_data["aliases"].split(",")]
-            model = weights.put_model(
-                code=form.cleaned_data["code"],
-                name=form.cleaned_data["name"],
-                aliases=[alias for alias in aliases if alias],
-                now=clock.now(),
-            )
-            self.log_addition(request, model, gettext("Add a model"))
-            return gettext("%(code)s is there; now give it a weight.") % {"code": model.code}
-
-        return ask(
-            self, request, title=gettext("Add a model"), form_class=ModelForm, perform=perform
-        )
-
-    @button(description=_("New weight"), permissions=[MAY_CHANGE_MODEL], icon="scale")
-    def put_weight(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        model = subject_of(self, request, object_id, InferenceModel)
-
-        def perform(form: WeightForm) -> str:
-            values = form.cleaned_data
-            weights.put_weight(
-                model_code=model.code,
-                input_milli=values["input_milli"],
-                cached_milli=values["cached_milli"],
-                output_milli=values["output_milli"],
-                reasoning_milli=values["reasoning_milli"],
-                valid_from=day_start(values["valid_from"]),
-                now=clock.now(),
-            )
-            return gettext("The weight holds from %(day)s on.") % {"day": values["valid_from"]}
-
-        return ask(
-            self,
-            request,
-            title=gettext("New weight"),
-            form_class=WeightForm,
-            perform=perform,
-            subject=model,
-            description=gettext("The weight in force ends where the new one begins."),
-        )

@@ -43,16 +43,28 @@ class PoolShareAnswer(serializers.Serializer[Any]):
 
     pool_id = serializers.IntegerField()
     name = serializers.CharField()
-    available_mt = serializers.IntegerField()
+    kind = serializers.CharField()
+    available_mt = serializers.IntegerField(
+        help_text="what you can take now: what the pool has free, within your caps"
+    )
+    reserved_mt = serializers.IntegerField(help_text="what your open sessions hold of it")
     used_this_cycle_mt = serializers.IntegerField()
-    cycle_cap_mt = serializers.IntegerField()
-    day_cap_mt = serializers.IntegerField()
+    used_today_mt = serializers.IntegerField()
+    cycle_cap_mt = serializers.IntegerField(help_text="means nothing unless cycle_capped")
+    cycle_capped = serializers.BooleanField()
+    day_cap_mt = serializers.IntegerField(help_text="means nothing unless day_capped")
+    day_capped = serializers.BooleanField()
+    pool_free_mt = serializers.IntegerField(source="free_mt", help_text="for all its members")
+    pool_granted_mt = serializers.IntegerField(source="granted_mt")
+    goes_first = serializers.BooleanField(help_text="before your own buckets")
 
 
 class BalanceAnswer(serializers.Serializer[Any]):
     as_of = serializers.DateTimeField()
     available_tokens = serializers.SerializerMethodField()
-    available_mt = serializers.IntegerField()
+    available_mt = serializers.IntegerField(help_text="in your own buckets")
+    usable_tokens = serializers.SerializerMethodField()
+    usable_mt = serializers.IntegerField(help_text="in your own buckets and of the pool's share")
     reserved_mt = serializers.IntegerField()
     granted_mt = serializers.IntegerField()
     priced_overage_mt = serializers.IntegerField()
@@ -63,8 +75,12 @@ class BalanceAnswer(serializers.Serializer[Any]):
     pool = PoolShareAnswer(allow_null=True)
 
     def get_available_tokens(self, balance: balances.Balance) -> int:
-        """Whole standard tokens that can be used now."""
+        """Whole standard tokens that can be used now of one's own."""
         return balance.available_mt // 1000
+
+    def get_usable_tokens(self, balance: balances.Balance) -> int:
+        """Whole standard tokens that can be used now, the pool's share among them."""
+        return balance.usable_mt // 1000
 
 
 class SubscriberView(APIView):

@@ -15,7 +15,7 @@ from accounts.models import ApiKey
 from accounts.permissions import scope_required
 from config import clock
 
-from .. import enforcement, sequences
+from .. import enforcement, nodes, sequences
 from ..decoding import MEDIA_TYPES, BodyTooLarge, split_body
 from ..ingest import ingest
 from ..models import Node, UsageBatch
@@ -52,8 +52,8 @@ def key_of(request: Request) -> ApiKey:
 
 
 def node_of(request: Request) -> Node:
-    """The node behind the key; a key with a node's scopes always has one."""
-    return Node.objects.get(node_keys__api_key=key_of(request))
+    """The node behind the key, which always has one; NodeSwitchedOff while staff keeps it out."""
+    return nodes.let_in(Node.objects.get(node_keys__api_key=key_of(request)))
 
 
 class BatchQuery(serializers.Serializer[Any]):
@@ -140,6 +140,7 @@ class ExhaustedFeed(APIView):
         responses=FeedAnswer,
     )
     def get(self, request: Request) -> Response:
+        node_of(request)  # refuses one that is switched off
         query = FeedQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         page = enforcement.changes_after(**query.validated_data)

@@ -74,12 +74,12 @@ class CapsInput(serializers.Serializer[Any]):
     cycle_cap = serializers.IntegerField(min_value=0, max_value=MOST_TOKENS, required=False)
     day_cap = serializers.IntegerField(min_value=0, max_value=MOST_TOKENS, required=False)
 
-    def caps_mt(self) -> dict[str, int]:
-        """Both caps in millitokens."""
-        given = self.validated_data
+    def caps_mt(self) -> pools.Caps:
+        """Both caps; one that is not given caps nothing."""
+        month, day = (self.validated_data.get(name) for name in ("cycle_cap", "day_cap"))
         return {
-            f"{name}_mt": int(given[name]) * 1000 if name in given else UNCAPPED
-            for name in ("cycle_cap", "day_cap")
+            "cycle_cap_mt": UNCAPPED if month is None else int(month) * 1000,
+            "day_cap_mt": UNCAPPED if day is None else int(day) * 1000,
         }
 
 

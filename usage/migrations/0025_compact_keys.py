@@ -80,6 +80,6 @@ def shorten(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("usage", "0023_pool_history")]
+    dependencies = [("usage", "0024_partitions_move_balances")]
 
     operations = [migrations.RunPython(shorten)]

@@ -70,7 +70,7 @@ class PoolMember(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.subscriber_id} in {self.pool_id}"
+        return f"{self.subscriber} - {self.pool}"
 
 
 class PoolUsage(models.Model):

@@ -10,6 +10,13 @@ from config.errors import DomainError
 from invoicing import assurance, node_assurance
 from usage import periods
 
+AMOUNTS = (
+    "accepted_mt",
+    "correction_accepted_mt",
+    "corrected_accepted_mt",
+    "corrected_debited_mt",
+    "corrected_invoiced_mt",
+)
 COLUMNS = ("counted_tokens", "accepted_tokens", "rejected_tokens", "difference_tokens")
 
 
@@ -59,16 +66,16 @@ class Command(BaseCommand):
             self.stdout.write(self.style.SUCCESS("proven: no difference"))
 
     def _print_nodes(self, report: dict[str, Any]) -> None:
-        """A line for each node and, under it, for each hour with a difference."""
-        columns = [*COLUMNS, "received", "accepted_mt", "invoiced_mt"]
-        self.stdout.write(f"{'':<34}" + "".join(f"{name:>19}" for name in columns))
+        """A line for each node and, under it, for each hour with a difference or a correction."""
+        columns = [*COLUMNS, "received", *AMOUNTS]
+        self.stdout.write(f"{'':<34}" + "".join(f"{name:>23}" for name in columns))
         for node in report["nodes"]:
             hours = [
                 row
                 for row in report["hours"]
-                if row["node"] == node["node"] and row["difference_tokens"]
+                if row["node"] == node["node"] and (row["difference_tokens"] or row["corrections"])
             ]
             for row in (node, *hours):
                 title = row["hour"] if "hour" in row else row["node"]
                 numbers = ("-" if row[name] is None else f"{row[name]:,}" for name in columns)
-                self.stdout.write(f"{title[:34]:<34}" + "".join(f"{text:>19}" for text in numbers))
+                self.stdout.write(f"{title[:34]:<34}" + "".join(f"{text:>23}" for text in numbers))

@@ -1,0 +1,63 @@
+"""The short way of small reports as a test's client takes it: a WSGI call, Django behind it."""
+
+import io
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+from django.http import HttpResponse
+
+from usage.api.short_way import Environ, ShortWay
+
+Handler = Callable[[Environ], Any]
+
+
+def in_front_of(handler: Handler, environ: Environ) -> Any:
+    """The response of the short way, or of Django's handler where it passes the request on."""
+    passed_on = []
+    head: list[Any] = []
+
+    def django(passed: Environ, _start_response: object) -> list[bytes]:
+        passed_on.append(handler(passed))
+        return []
+
+    content = b"".join(ShortWay(django)(environ, lambda *start: head.extend(start)))
+    if passed_on:
+        return passed_on[0]
+    response = HttpResponse(content, status=int(head[0].split()[0]), headers=dict(head[1]))
+    response.wsgi_request = SimpleNamespace()  # type: ignore[attr-defined]  # the client looks there
+    return response
+
+
+def post(token: str, body: bytes, *, query: str = "", **more: Any) -> tuple[int, bytes]:
+    """(status, body) of a report by the short way alone; (0, b"") where it passes it on."""
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/api/v1/usage/events",
+        "QUERY_STRING": query,
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(body)),
+        "HTTP_AUTHORIZATION": f"Bearer {token}",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.url_scheme": "http",
+    } | more
+    status: list[str] = []
+    passed_on: list[Environ] = []
+
+    def django(passed: Environ, _start_response: object) -> list[bytes]:
+        passed_on.append(passed)
+        return []
+
+    content = b"".join(ShortWay(django)(environ, lambda line, _headers: status.append(line)))
+    if passed_on:
+        assert passed_on[0]["wsgi.input"].read() == body  # whole, for the view
+        return 0, b""
+    assert status[0].split(" ", 1)[1] == HTTPStatus(int(status[0][:3])).phrase
+    return int(status[0][:3]), content
+
+
+def patched(handler: Callable[[Any, Environ], Any]) -> Callable[[Any, Environ], Any]:
+    """The `__call__` of a test client's handler, with the short way in front."""
+    return lambda self, environ: in_front_of(partial(handler, self), environ)
