@@ -6,7 +6,7 @@ Requests are ready-made bytes, so that the client takes little of the processors
 import selectors
 import socket
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 GIVE_UP_SECONDS = 120
@@ -33,8 +33,13 @@ class Load:
 
     def percentile(self, share: float) -> float:
         """Seconds within which this share of the requests was answered."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return percentile(self.latencies, share)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """What this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def from_pool(requests: Iterator[bytes]) -> Script:
