@@ -36,14 +36,14 @@ WAIT_SECONDS = 30
 SCOPE = "usage:write"
 logger = logging.getLogger(__name__)
 
-# The keys of nodes, with the nodes they speak for.
+# The keys of nodes that are switched on, with the nodes they speak for.
 CALLERS = """
     SELECT key.public_id, key.id, key.secret_hash, key.scopes, key.expires_at, key.revoked_at,
            key.last_used_at, node.id, node.name, node.sources
       FROM accounts_apikey AS key
       JOIN usage_nodekey AS held ON held.api_key_id = key.id
       JOIN usage_node AS node ON node.id = held.node_id
-     WHERE key.public_id = ANY(%(public_ids)s)
+     WHERE key.public_id = ANY(%(public_ids)s) AND node.active
      ORDER BY key.public_id
 """
 

@@ -11,6 +11,7 @@ from usage import nodes
 from usage.models import Node, QuotaSession, UsageBatch
 
 from .conftest import event
+from .short_way import post
 
 pytestmark = pytest.mark.usefixtures("clock_at_noon")
 JSON = "application/json"
@@ -62,3 +63,15 @@ def test_the_same_is_taken_once_the_node_is_on_again(
         "me": 200,
     }
     assert answers["ingest"].json()["accepted"] == 1
+
+
+def test_the_short_way_leaves_a_node_switched_off_to_the_view(
+    node_and_token: tuple[Node, str], subscriber: Subscriber
+) -> None:
+    node, token = node_and_token
+    report = json.dumps([event("e1", 1)]).encode()
+    nodes.switch(node_id=node.pk, active=False)
+    assert post(token, report)[0] == 0
+    assert not UsageBatch.objects.exists()
+    nodes.switch(node_id=node.pk, active=True)
+    assert post(token, report)[0] == 200
