@@ -12,7 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from . import enforcement
-from .database import Cursor, copy_lines
+from .database import Cursor, array, copy_lines
 from .locking import Standing, lock_standing
 from .periods import cycle_of
 from .waterfall import OpenBucket, burn
@@ -21,7 +21,7 @@ from .waterfall import OpenBucket, burn
 CLOSED_PERIODS = """
     SELECT bucket.subscriber_id, bucket.valid_from, bucket.valid_until
       FROM usage_bucket AS bucket
-     WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NOT NULL
+     WHERE bucket.subscriber_id = ANY(%(ids)s::bigint[]) AND bucket.closed_at IS NOT NULL
        AND bucket.valid_until > %(since)s
      ORDER BY bucket.subscriber_id, bucket.id
 """
@@ -32,7 +32,7 @@ CLOSED_POOL_PERIODS = """
            LEAST(bucket.valid_until, COALESCE(member.left_at, bucket.valid_until))
       FROM usage_poolmember AS member
       JOIN usage_bucket AS bucket ON bucket.pool_id = member.pool_id
-     WHERE member.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NOT NULL
+     WHERE member.subscriber_id = ANY(%(ids)s::bigint[]) AND bucket.closed_at IS NOT NULL
        AND bucket.valid_until > %(since)s
      ORDER BY member.subscriber_id, bucket.id
 """
@@ -40,7 +40,7 @@ CLOSED_POOL_PERIODS = """
 CYCLE_OVERAGE = """
     SELECT total.subscriber_id, total.cycle, total.priced_mt
       FROM usage_cycleoverage AS total
-     WHERE total.subscriber_id = ANY(%(ids)s) AND total.cycle = ANY(%(cycles)s)
+     WHERE total.subscriber_id = ANY(%(ids)s::bigint[]) AND total.cycle = ANY(%(cycles)s)
      ORDER BY total.subscriber_id, total.cycle
 """
 
@@ -150,9 +150,11 @@ def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> N
     closed: dict[int, list[tuple[datetime, datetime]]] = defaultdict(list)
     ids = sorted({usage.subscriber_id for usage in without})
     since = min(usage.occurred_at for usage in without)
-    rows = cursor.execute(CLOSED_PERIODS, {"ids": ids, "since": since}).fetchall()
+    rows = cursor.execute(CLOSED_PERIODS, {"ids": array(ids), "since": since}).fetchall()
     if pooled := [owner for owner in ids if owner in standing.memberships]:
-        rows += cursor.execute(CLOSED_POOL_PERIODS, {"ids": pooled, "since": since}).fetchall()
+        rows += cursor.execute(
+            CLOSED_POOL_PERIODS, {"ids": array(pooled), "since": since}
+        ).fetchall()
     for owner, start, end in rows:
         closed[owner].append((start, end))
     for usage in without:
@@ -169,7 +171,7 @@ def priced_totals(
     payg = [owner for owner, one in standing.profiles.items() if one.beyond == "payg"]
     totals: dict[tuple[int, date], int] = defaultdict(int)
     if payg:
-        row = {"ids": payg, "cycles": sorted({cycle_of(now), *cycles})}
+        row = {"ids": array(payg), "cycles": sorted({cycle_of(now), *cycles})}
         for owner, cycle, priced in cursor.execute(CYCLE_OVERAGE, row).fetchall():
             totals[owner, cycle] = priced
     return totals
@@ -241,10 +243,10 @@ def add_cycle_overage(cursor: Cursor, sums: Mapping[tuple[int, date], tuple[int,
     cursor.execute(
         ADD_CYCLE_OVERAGE,
         {
-            "owners": [owner for owner, _cycle in keys],
+            "owners": array(owner for owner, _cycle in keys),
             "cycles": [cycle for _owner, cycle in keys],
-            "priced": [sums[key][0] for key in keys],
-            "uncovered": [sums[key][1] for key in keys],
+            "priced": array(sums[key][0] for key in keys),
+            "uncovered": array(sums[key][1] for key in keys),
         },
     )
 
@@ -263,9 +265,9 @@ def _write_pool_usage(
         cursor.execute(
             ADD_POOL_USAGE,
             {
-                "owners": [owner for owner, _day, _pool in keys],
+                "owners": array(owner for owner, _day, _pool in keys),
                 "days": [day.isoformat() for _owner, day, _pool in keys],  # quicker than dates
-                "pools": [pool for _owner, _day, pool in keys],
-                "amounts": [sums[key] for key in keys],
+                "pools": array(pool for _owner, _day, pool in keys),
+                "amounts": array(sums[key] for key in keys),
             },
         )

@@ -19,8 +19,6 @@ from .notices import Reached
 from .periods import cycle_of, day_of, minute_of_day
 from .waterfall import OpenBucket
 
-THRESHOLDS = (50, 80, 100)  # percent of the tokens valid now
-
 SET_BLOCKED = """
     UPDATE usage_chargingprofile AS profile SET blocked = verdict.reason
       FROM unnest(%(owners)s::bigint[], %(reasons)s::text[]) AS verdict (subscriber_id, reason)
@@ -148,17 +146,19 @@ def settle(
     changed: list[Profile] = []
     reached: list[Reached] = []
     for owner, profile in standing.profiles.items():
-        buckets = standing.own.get(owner, ())
-        if profile.state == "active" and not profile.blocked and _is_at_ease(buckets, now):
-            continue
-        spent = totals.get((owner, cycle), 0)
-        verdict = _verdict(standing, profile, latest.get(owner, now), spent, now)
-        if verdict != profile.blocked:
-            profile.blocked = verdict
-            changed.append(profile)
-        percents = _thresholds(profile, buckets, cycle, now)
-        if percents:
-            reached.append(Reached(owner, percents))
+        size, left, usable = _weigh(standing.own.get(owner, ()), now)
+        active = profile.state == "active"
+        if not usable or not active or profile.blocked:
+            spent = totals.get((owner, cycle), 0)
+            verdict = _verdict(standing, profile, latest.get(owner, now), spent, now)
+            if verdict != profile.blocked:
+                profile.blocked = verdict
+                changed.append(profile)
+        if active and 2 * left <= size and size:  # the first threshold at least
+            used = (size - left) * 100 // size
+            told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
+            if percents := [percent for percent in notices.SHARES if told < percent <= used]:
+                reached.append(Reached(owner, percents))
     if reached:
         notices.tell(cursor, reached, cycle=cycle, now=now)
     if changed:
@@ -178,9 +178,9 @@ def _block(cursor: Cursor, changed: Sequence[Profile], now: datetime) -> None:
         )
 
 
-def _is_at_ease(buckets: Sequence[OpenBucket], now: datetime) -> bool:
-    """Whether there is neither a block nor a notice to think of: something may be used now, and
-    more than the first threshold leaves is left. So it is with nearly everyone."""
+def _weigh(buckets: Sequence[OpenBucket], now: datetime) -> tuple[int, int, bool]:
+    """What is valid now, in mt: its size and what is left of it, and whether any of that may be
+    used at this hour."""
     size = left = 0
     usable = False
     for bucket in buckets:
@@ -189,7 +189,7 @@ def _is_at_ease(buckets: Sequence[OpenBucket], now: datetime) -> bool:
             size += bucket.size_mt
             left += rest
             usable = usable or (rest > 0 and bucket.is_valid(now))
-    return usable and 2 * left > size
+    return size, left, usable
 
 
 def _verdict(
@@ -211,22 +211,6 @@ def _verdict(
     if standing.has_left(owner, now):
         return ""
     return "quota_exhausted" if not standing.has_left(owner, latest) else profile.blocked
-
-
-def _thresholds(
-    profile: Profile, buckets: Sequence[OpenBucket], cycle: date, now: datetime
-) -> list[int]:
-    """The shares of what is valid now that were reached and not told of in this cycle."""
-    size = left = 0
-    for bucket in buckets:
-        if bucket.valid_from <= now < bucket.valid_until:
-            size += bucket.size_mt
-            left += bucket.available_mt + bucket.reserved_mt
-    if 2 * left > size or not size or profile.state != "active":
-        return []  # less than the first threshold is used
-    told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
-    used = (size - left) * 100 // size
-    return [percent for percent in THRESHOLDS if told < percent <= used]
 
 
 @transaction.atomic

@@ -24,9 +24,10 @@ from config import clock
 from config.dberrors import is_contention, is_lost_connection
 from config.errors import DomainError
 
+from .arriving import Delivery
 from .batches import BatchResult
 from .database import fast_cursor
-from .ingest import Delivery, ingest_together
+from .ingest import ingest_together
 from .models import Node, UsageBatch
 
 SMALL_EVENTS = 50  # more are worth a transaction of their own

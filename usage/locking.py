@@ -6,14 +6,14 @@ need no lock of their own.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import msgspec
 
 from config.errors import DomainError
 
-from .database import Cursor
+from .database import Cursor, array
 from .periods import Days, cycle_of
 from .waterfall import OpenBucket
 
@@ -24,7 +24,7 @@ LOCK_PROFILES = """
            profile.blocked, profile.pooled, profile.pool_first, profile.final_action,
            profile.free_model, profile.noticed_cycle, profile.noticed_percent
       FROM usage_chargingprofile AS profile
-     WHERE profile.subscriber_id = ANY(%(ids)s)
+     WHERE profile.subscriber_id = ANY(%(ids)s::bigint[])
      ORDER BY profile.subscriber_id
        FOR NO KEY UPDATE
 """
@@ -34,23 +34,25 @@ MEMBERSHIPS = """
     SELECT member.subscriber_id, member.pool_id, member.joined_at, member.left_at,
            member.cycle_cap_mt, member.day_cap_mt
       FROM usage_poolmember AS member
-     WHERE member.subscriber_id = ANY(%(ids)s)
+     WHERE member.subscriber_id = ANY(%(ids)s::bigint[])
        AND (member.left_at IS NULL OR member.left_at > %(since)s)
      ORDER BY member.subscriber_id, member.joined_at
 """
 
 LOCK_POOLS = """
     SELECT pool.id FROM usage_pool AS pool
-     WHERE pool.id = ANY(%(ids)s)
+     WHERE pool.id = ANY(%(ids)s::bigint[])
      ORDER BY pool.id
        FOR NO KEY UPDATE
 """
+
+WITHOUT_WAITING = " SKIP LOCKED"
 
 # What members with a cap took from their pools in the months in question.
 POOL_USAGE = """
     SELECT used.subscriber_id, used.pool_id, used.day, used.mt
       FROM usage_poolusage AS used
-     WHERE used.subscriber_id = ANY(%(ids)s) AND used.day >= %(since)s
+     WHERE used.subscriber_id = ANY(%(ids)s::bigint[]) AND used.day >= %(since)s
      ORDER BY used.subscriber_id, used.day
 """
 
@@ -64,7 +66,7 @@ OPEN_BUCKETS = """
            CASE WHEN cardinality(bucket.model_ids) > 0 THEN bucket.model_ids END,
            bucket.minute_from, bucket.minute_until
       FROM usage_bucket AS bucket
-     WHERE bucket.subscriber_id = ANY(%(ids)s) AND bucket.closed_at IS NULL
+     WHERE bucket.subscriber_id = ANY(%(ids)s::bigint[]) AND bucket.closed_at IS NULL
      ORDER BY bucket.subscriber_id, bucket.id
 """
 
@@ -193,40 +195,67 @@ class UnknownSubscriber(DomainError):
 
 def lock_profiles(cursor: Cursor, ids: Sequence[int]) -> dict[int, Profile]:
     """Lock the profiles of these subscribers, in order; every one of them must exist."""
-    rows = cursor.execute(LOCK_PROFILES, {"ids": sorted(ids)}, prepare=True).fetchall()
-    profiles = {row[0]: Profile(*row) for row in rows}
+    profiles = _lock_profiles(cursor, LOCK_PROFILES, ids)
     if missing := set(ids) - profiles.keys():
         raise UnknownSubscriber(f"No charging profile for subscribers {sorted(missing)[:5]}.")
     return profiles
 
 
+def _lock_profiles(cursor: Cursor, statement: str, ids: Sequence[int]) -> dict[int, Profile]:
+    rows = cursor.execute(statement, {"ids": array(sorted(ids))}, prepare=True).fetchall()
+    return {row[0]: Profile(*row) for row in rows}
+
+
 def lock_pools(cursor: Cursor, ids: Sequence[int]) -> None:
     """Lock pools, in order; after the profiles of those concerned, if any."""
-    cursor.execute(LOCK_POOLS, {"ids": sorted(ids)})
+    cursor.execute(LOCK_POOLS, {"ids": array(sorted(ids))})
 
 
 def lock_owners(
-    cursor: Cursor, ids: Sequence[int], *, now: datetime
+    cursor: Cursor, ids: Sequence[int], *, now: datetime, waits: bool = True
 ) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
-    """Lock subscribers and their pools, without reading what may pay for them."""
-    profiles = lock_profiles(cursor, ids)
+    """Lock subscribers and their pools, without reading what may pay for them.
+
+    Without `waits`, those are left out who are locked by others, or whose pool is.
+    """
+    if waits:
+        profiles = lock_profiles(cursor, ids)
+    else:
+        profiles = _lock_profiles(cursor, LOCK_PROFILES + WITHOUT_WAITING, ids)
     pooled = [owner for owner, profile in profiles.items() if profile.pooled]
     memberships = _memberships(cursor, pooled, now) if pooled else {}
-    if pools := _pools_of(memberships):
+    pools = _pools_of(memberships)
+    if pools and waits:
         lock_pools(cursor, pools)
+    elif pools:
+        free = cursor.execute(LOCK_POOLS + WITHOUT_WAITING, {"ids": array(pools)}).fetchall()
+        ours = {pool_id for (pool_id,) in free}
+        for owner, own in [*memberships.items()]:
+            if any(one.pool_id not in ours for one in own):
+                del profiles[owner], memberships[owner]
     return profiles, memberships
 
 
-def _pools_of(memberships: dict[int, list[Membership]]) -> list[int]:
+def _pools_of(memberships: Mapping[int, list[Membership]]) -> list[int]:
     return sorted({one.pool_id for own in memberships.values() for one in own})
 
 
 def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Standing:
     """Lock subscribers and their pools, and read what may pay for them."""
-    profiles, memberships = lock_owners(cursor, ids, now=now)
+    return read_standing(cursor, *lock_owners(cursor, ids, now=now), now=now)
+
+
+def read_standing(
+    cursor: Cursor,
+    profiles: dict[int, Profile],
+    memberships: dict[int, list[Membership]],
+    *,
+    now: datetime,
+) -> Standing:
+    """Read what may pay for subscribers who, like their pools, are locked."""
     if pools := _pools_of(memberships):
         _read_pool_usage(cursor, memberships, now)
-    own = _open_buckets(cursor, OPEN_BUCKETS, sorted(ids))
+    own = _open_buckets(cursor, OPEN_BUCKETS, sorted(profiles)) if profiles else {}
     of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
     return Standing(profiles, own, memberships, of_pools)
 
@@ -237,7 +266,7 @@ def _open_buckets(
     """Open buckets by owner, in burn order."""
     found: dict[int, list[OpenBucket]] = {}
     owner_id, own = 0, list[OpenBucket]()
-    for row in cursor.execute(statement, {"ids": owners}, prepare=True).fetchall():
+    for row in cursor.execute(statement, {"ids": array(owners)}, prepare=True).fetchall():
         bucket = OpenBucket(*row)
         if bucket.owner_id != owner_id:
             owner_id, own = bucket.owner_id, []
@@ -251,7 +280,9 @@ def _open_buckets(
 
 def _memberships(cursor: Cursor, ids: Sequence[int], now: datetime) -> dict[int, list[Membership]]:
     found: dict[int, list[Membership]] = defaultdict(list)
-    rows = cursor.execute(MEMBERSHIPS, {"ids": sorted(ids), "since": now - OLDEST_USAGE}).fetchall()
+    rows = cursor.execute(
+        MEMBERSHIPS, {"ids": array(sorted(ids)), "since": now - OLDEST_USAGE}
+    ).fetchall()
     for owner, *row in rows:
         found[owner].append(Membership(*row))
     return found
@@ -262,7 +293,9 @@ def _read_pool_usage(
 ) -> None:
     since = cycle_of(now - OLDEST_USAGE)
     taken: dict[tuple[int, int], Taken] = defaultdict(Taken)
-    rows = cursor.execute(POOL_USAGE, {"ids": sorted(memberships), "since": since}).fetchall()
+    rows = cursor.execute(
+        POOL_USAGE, {"ids": array(sorted(memberships)), "since": since}
+    ).fetchall()
     for owner, pool_id, day, mt in rows:
         taken[owner, pool_id].add(day, mt)
     for owner, own in memberships.items():

@@ -6,22 +6,42 @@ Written set by set in the charging transaction, since a batch may take many subs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 
+from django.conf import settings
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from accounts.models import OutboxMessage, Subscriber
+from .database import Cursor, array
 
-from .database import Cursor
+SHARES = (50, 80, 100)  # percent of the tokens valid now
 
+# New notices with their messages; `texts` are by language and share.
 ADD_NOTICES = """
-    INSERT INTO usage_notice (subscriber_id, cycle, percent, at)
-    SELECT reached.subscriber_id, %(cycle)s, reached.percent, %(now)s
-      FROM unnest(%(owners)s::bigint[], %(percents)s::smallint[])
-           AS reached (subscriber_id, percent)
-     ORDER BY reached.subscriber_id, reached.percent
-        ON CONFLICT (subscriber_id, cycle, percent) DO NOTHING
-    RETURNING subscriber_id, percent
+    WITH told AS (
+        INSERT INTO usage_notice (subscriber_id, cycle, percent, at)
+        SELECT reached.subscriber_id, %(cycle)s, reached.percent, %(now)s
+          FROM unnest(%(owners)s::bigint[], %(percents)s::smallint[])
+               AS reached (subscriber_id, percent)
+         ORDER BY reached.subscriber_id, reached.percent
+            ON CONFLICT (subscriber_id, cycle, percent) DO NOTHING
+        RETURNING subscriber_id, percent
+    )
+    INSERT INTO accounts_outboxmessage (
+        key, recipient, subscriber_id, template, body, state, attempts, next_attempt_at,
+        created_at, last_error)
+    SELECT format('notice:%%s:%%s:%%s', told.subscriber_id, %(month)s::text, told.percent),
+           subscriber.msisdn, subscriber.id, format('used_%%s', told.percent), notice.body,
+           'waiting', 0, %(now)s, %(now)s, ''
+      FROM told
+      JOIN accounts_subscriber AS subscriber ON subscriber.id = told.subscriber_id
+      JOIN unnest(%(languages)s::text[], %(shares)s::smallint[], %(texts)s::text[])
+           AS notice (language, percent, body)
+        ON notice.percent = told.percent
+       AND notice.language = CASE WHEN subscriber.language = ANY(%(languages)s::text[])
+                                  THEN subscriber.language ELSE %(otherwise)s END
+     ORDER BY subscriber.id, told.percent
+        ON CONFLICT (key) DO NOTHING
 """
 
 SET_NOTICED = """
@@ -49,31 +69,23 @@ def tell(cursor: Cursor, reached: Sequence[Reached], *, cycle: date, now: dateti
     told = {
         "cycle": cycle,
         "now": now,
-        "owners": [owner for owner, _percent in pairs],
-        "percents": [percent for _owner, percent in pairs],
+        "owners": array(owner for owner, _percent in pairs),
+        "percents": array(percent for _owner, percent in pairs),
     }
-    new = cursor.execute(ADD_NOTICES, told).fetchall()
+    texts = {"month": f"{cycle:%Y-%m}", "otherwise": settings.LANGUAGE_CODE, **_texts()}
+    cursor.execute(ADD_NOTICES, told | texts)
     cursor.execute(SET_NOTICED, told)
-    if not new:
-        return
-    owners = {owner for owner, _percent in new}
-    subscribers = Subscriber.objects.only("msisdn", "language").in_bulk(owners)
-    OutboxMessage.objects.bulk_create(
-        [
-            OutboxMessage(
-                key=f"notice:{owner}:{cycle:%Y-%m}:{percent}",
-                recipient=subscribers[owner].msisdn,
-                subscriber_id=owner,
-                template=f"used_{percent}",
-                body=notice_text(language=subscribers[owner].language, percent=percent),
-                next_attempt_at=now,
-                created_at=now,
-            )
-            for owner, percent in new
-        ],
-        ignore_conflicts=True,
-        batch_size=1000,
-    )
+
+
+@cache
+def _texts() -> dict[str, list[str] | list[int]]:
+    """All notices, as the statement wants them."""
+    all_of_them = [(code, share) for code, _name in settings.LANGUAGES for share in SHARES]
+    return {
+        "languages": [code for code, _share in all_of_them],
+        "shares": [share for _code, share in all_of_them],
+        "texts": [notice_text(language=code, percent=share) for code, share in all_of_them],
+    }
 
 
 def notice_text(*, language: str, percent: int) -> str:

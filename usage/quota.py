@@ -2,7 +2,7 @@
 
 (session, sequence) is the idempotency key: its answer is stored in the transaction that moves the
 tokens, and sent again as it was. Used tokens travel as usage events and are charged by the same
-code as any batch. Locks: event keys, the charging profiles, pools; session rows come after them.
+code as any batch. Locks: charging profiles, pools, event keys; session rows come after them.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from config.errors import DomainError
 from config.retrying import retry_transaction
 
 from . import sessions
+from .arriving import Arrival, Delivery, arrive, owners_of
 from .database import Cursor, fast_cursor
 from .decoding import Candidate, Refusal, read_events
-from .ingest import Claimed, Delivery, claim
+from .ingest import claim
 from .locking import Standing, lock_owners, lock_standing
 from .models import Node, QuotaSession, UsageBatch
 from .resolving import Subjects
@@ -98,7 +99,7 @@ def create(
             )
             if found is not None:
                 return _replayed(found, ask) or _second(found[0])
-            batch = _claim(cursor, node, ask, read, now)
+            batch = _arrive(cursor, node, ask, read)
             subscriber_id, api_key_id = _subscriber(cursor, subject, now)
             session = Session(
                 0,
@@ -142,7 +143,7 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
             known = _existing(cursor, node, ref, ask)
             if isinstance(known, Answer):
                 return known
-            batch = _claim(cursor, node, ask, read, now)
+            batch = _arrive(cursor, node, ask, read)
             before = known.subscriber_id
             if before is None:
                 known.subscriber_id, known.api_key_id = _subscriber(cursor, known.subject, now)
@@ -168,14 +169,13 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
     return _repeated(once)
 
 
-def _claim(
-    cursor: Cursor, node: Node, ask: Ask, read: list[Candidate | Refusal], now: datetime
-) -> Claimed | None:
+def _arrive(
+    cursor: Cursor, node: Node, ask: Ask, read: list[Candidate | Refusal]
+) -> Arrival | None:
     """The batch of what was used; None when nothing is reported."""
     if not read:
         return None
-    delivery = Delivery(node, ask.events, UsageBatch.Kind.QUOTA)
-    [batch] = claim(cursor, [delivery], [read], now=now)
+    [batch] = arrive(cursor, [Delivery(node, ask.events, UsageBatch.Kind.QUOTA)], [read])
     return batch
 
 
@@ -232,16 +232,19 @@ def _subscriber(cursor: Cursor, subject: str, now: datetime) -> tuple[int | None
 
 
 def _lock(
-    cursor: Cursor, session: Session, batch: Claimed | None, now: datetime, *, reads: bool = True
+    cursor: Cursor, session: Session, batch: Arrival | None, now: datetime, *, reads: bool = True
 ) -> Standing:
-    """Lock the session's subscriber and those whose usage is reported; read their buckets too,
-    unless nothing is going to be charged or granted."""
-    owners = {usage.subscriber_id for usage in batch.usages} if batch else set()
+    """Lock the session's subscriber and those whose usage is reported, and claim the keys of that;
+    read their buckets too, unless nothing is going to be charged or granted."""
+    owners = set(owners_of([batch] if batch else []))
     if session.subscriber_id is not None:
         owners.add(session.subscriber_id)
-    if not owners:
-        return Standing({}, {})
-    if reads:
-        return lock_standing(cursor, sorted(owners), now=now)
-    profiles, memberships = lock_owners(cursor, sorted(owners), now=now)
-    return Standing(profiles, {}, memberships)
+    standing = Standing({}, {})
+    if owners and reads:
+        standing = lock_standing(cursor, sorted(owners), now=now)
+    elif owners:
+        profiles, memberships = lock_owners(cursor, sorted(owners), now=now)
+        standing = Standing(profiles, {}, memberships)
+    if batch is not None:
+        claim(cursor, [batch], now=now)
+    return standing

@@ -8,9 +8,10 @@ from typing import Any
 from django.conf import settings
 
 from . import reserving, sessions
+from .arriving import Arrival
 from .charging import charge
 from .database import Cursor
-from .ingest import Claimed, record, write_events
+from .ingest import record, write_events
 from .locking import Standing
 from .models import QuotaSession
 from .reserving import Granted
@@ -39,7 +40,7 @@ def serve(
     session: Session,
     standing: Standing,
     ask: Ask,
-    batch: Claimed | None,
+    batch: Arrival | None,
     *,
     ends: str | None,
     status: int,

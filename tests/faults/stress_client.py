@@ -14,7 +14,8 @@ from config.errors import DomainError
 from tests.faults.stress_processes import Plan, Report
 from tests.usage.conftest import END, HOUR, NOON, START, event
 from usage import corrections, enforcement, ledger, movements, pools, quota, supervising
-from usage.ingest import Delivery, ingest, ingest_together
+from usage.arriving import Delivery
+from usage.ingest import ingest, ingest_together
 from usage.ledger import Grant
 from usage.models import Node, UsageEvent
 from usage.models.pools import UNCAPPED
