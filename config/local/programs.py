@@ -9,9 +9,9 @@ from django.conf import settings
 
 from config.local.supervisor import Program
 
-# The database takes as much as the web: half of the processors each. A process more would only
-# make the groups of small reports smaller, which share a transaction within their process.
-WEB_WORKERS = max(1, (os.cpu_count() or 2) // 2)
+# While the database works for one process another may count, and one lets its threads go on one
+# at a time. More would only make the groups of small reports smaller (usage/gathering.py).
+WEB_WORKERS = max(2, os.cpu_count() or 2)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/gathering.py)
 WEB_CONNECTIONS = 9  # of a worker: one for those, the rest for as many other requests at once
 TASK_PROCESSES = 2
