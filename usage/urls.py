@@ -3,7 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from . import portal
-from .api import adjustments, corrections, counters, limits, me, nodes, pools, quota
+from .api import adjustments, corrections, counters, limits, me, nodes, pools, quota, rerating
 
 api_urlpatterns: list[URLPattern | URLResolver] = [
     path("usage/events", nodes.ReportUsage.as_view()),
@@ -18,11 +18,11 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/me/callback-secret", counters.CallbackSecret.as_view()),
     path("usage/events/<int:event_id>/void", corrections.VoidEvent.as_view()),
     path("usage/events/<int:event_id>/amend", corrections.AmendEvent.as_view()),
-    path("weights", corrections.WeightCollection.as_view()),
-    path("weights/<int:weight_id>/correct", corrections.CorrectWeight.as_view()),
-    path("reratings", corrections.ReratingCollection.as_view()),
-    path("reratings/<int:rerating_id>", corrections.ReratingOne.as_view()),
-    path("reratings/<int:rerating_id>/apply", corrections.ApplyRerating.as_view()),
+    path("weights", rerating.WeightCollection.as_view()),
+    path("weights/<int:weight_id>/correct", rerating.CorrectWeight.as_view()),
+    path("reratings", rerating.ReratingCollection.as_view()),
+    path("reratings/<int:rerating_id>", rerating.ReratingOne.as_view()),
+    path("reratings/<int:rerating_id>/apply", rerating.ApplyRerating.as_view()),
     path("adjustments", adjustments.Adjustments.as_view()),
     path("transfers", adjustments.Transfers.as_view()),
     path("pools", pools.PoolCollection.as_view()),
