@@ -19,7 +19,7 @@ from accounts.authentication import KeyAuthentication, PortalSessionAuthenticati
 from accounts.models import Subscriber
 from accounts.permissions import IsSubscriber, actor_of, scope_required, subscriber_id_of
 from config import clock
-from usage.periods import cycle_end, cycle_of, day_start
+from usage.periods import cycle_end, cycle_of, day_start, in_calendar
 
 from . import ordering, reports, subscribing
 from .models import Order, Subscription
@@ -179,7 +179,7 @@ class SubscriberSubscriptions(ListAPIView[Subscription]):
         subscription = subscribing.subscribe(
             subscriber_id=subscriber_id,
             plan_code=asked.validated_data["plan"],
-            starts_at=day_start(day) if day else now,
+            starts_at=day_start(in_calendar(day)) if day else now,
             actor=actor_of(request),
             now=now,
         )

@@ -19,6 +19,9 @@ from .models import NEVER, Bucket, LedgerEntry
 from .rollover import roll_over
 from .waterfall import WHOLE_DAY
 
+MOST_TOKENS = 10**12  # in one bucket: far above any sale, and sums stay within 64 bits
+MOST_MT = MOST_TOKENS * 1000
+
 ADD_ENTRY = """
     INSERT INTO usage_ledgerentry (
         bucket_id, subscriber_id, kind, amount_mt, recorded_at, actor, reason)
@@ -64,6 +67,12 @@ class BucketRefused(DomainError):
     code = "bucket_refused"
     status = 409
     title = "The bucket refuses the movement"
+
+
+class BucketFull(BucketRefused):
+    """The bucket would grow beyond what one may hold."""
+
+    code = "bucket_full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,8 +195,8 @@ def open_bucket(
 ) -> tuple[Bucket, bool]:
     """Open a bucket once per key; the caller holds the lock of its owner and looks afterwards who
     may be served."""
-    if wanted.amount_mt <= 0:
-        raise DomainError("A grant must be above zero.")
+    if not 0 < wanted.amount_mt <= MOST_MT:
+        raise DomainError(f"A grant must be above zero and at most {MOST_TOKENS:,} tokens.")
     former = Bucket.objects.filter(key=wanted.key).first()
     if former is not None:
         if not wanted.is_of(former):
@@ -204,6 +213,16 @@ def open_bucket(
         now=now,
     )
     return bucket, True
+
+
+def refuse_overflow(bucket: Bucket, amount_mt: int) -> None:
+    """Raise BucketFull if the bucket, so enlarged, would be larger than one may be."""
+    size_mt = bucket.granted_mt + bucket.adjusted_mt
+    if size_mt + amount_mt > MOST_MT:
+        raise BucketFull(
+            f"Bucket {bucket.pk} is of {size_mt} mt and takes {max(0, MOST_MT - size_mt)} mt more; "
+            "move less, or grant a new one."
+        )
 
 
 def add_entry(

@@ -13,10 +13,11 @@ from config.errors import DomainError
 
 from .database import Cursor, fast_cursor
 from .enforcement import reconsider
-from .ledger import BucketRefused, Grant, add_entry
+from .ledger import BucketRefused, Grant, add_entry, refuse_overflow
 from .locking import lock_pools, lock_profiles
 from .models import Bucket, LedgerEntry, Movement
 from .pools import open_members
+from .profiles import refuse_unknown
 
 LONGEST_KEY = 100
 
@@ -41,8 +42,9 @@ def adjust(
 ) -> tuple[Movement, bool]:
     """Give to (or, below zero, take from) an open bucket; a repeat of the key answers False.
 
-    BucketRefused when the bucket is unknown, closed, void or has less free than is taken;
-    MovementKeyReused when the key named something else.
+    BucketRefused when the bucket is unknown, closed, void or has less free than is taken,
+    BucketFull when it would be larger than one may be; MovementKeyReused when the key named
+    something else.
     """
     _check(key, reason)
     return _on_bucket(
@@ -109,6 +111,7 @@ def transfer(
         reason=reason,
         at=now,
     )
+    refuse_unknown(to_subscriber_id)
     with fast_cursor() as cursor:
         profiles = lock_profiles(cursor, [owner, to_subscriber_id])
         former = _former(movement, to_subscriber_id)
@@ -123,6 +126,7 @@ def transfer(
             raise BucketRefused(f"Bucket {bucket_id} has {_free_mt(bucket)} mt free to transfer.")
         other = None if into_new_bucket else _fitting(bucket, to_subscriber_id, now)
         other = other or _following(bucket, to_subscriber_id, movement)
+        refuse_overflow(other, amount_mt)
         movement.other_bucket = other
         movement.before_mt = bucket.remaining_mt
         movement.after_mt = bucket.remaining_mt - amount_mt
@@ -174,6 +178,7 @@ def _move(cursor: Cursor, movement: Movement) -> None:
         movement.amount_mt = -free_mt
     elif movement.amount_mt == 0 or free_mt + movement.amount_mt < 0:
         raise BucketRefused(f"Bucket {bucket.pk} has {free_mt} mt free; adjust by less.")
+    refuse_overflow(bucket, movement.amount_mt)
     movement.before_mt = bucket.remaining_mt
     movement.after_mt = bucket.remaining_mt + movement.amount_mt
     _save(movement)

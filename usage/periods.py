@@ -9,6 +9,9 @@ from zoneinfo import ZoneInfo
 from config.errors import DomainError
 
 BILLING_ZONE = ZoneInfo("Asia/Shanghai")
+# Beside the ends of the calendar the arithmetic overflows, and the last year stands for "never".
+FIRST_DAY = date(1970, 1, 1)
+LAST_DAY = date(9998, 12, 31)
 
 
 class InvalidPeriod(DomainError):
@@ -77,7 +80,7 @@ def cycle_end(cycle: date) -> datetime:
 def parse_cycle(text: str) -> date:
     """Read `2026-10` as the cycle 2026-10-01; raises InvalidPeriod."""
     try:
-        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
+        return in_calendar(datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date())
     except ValueError:
         raise InvalidPeriod(f"{text!r} is not a month: write it as 2026-10.") from None
 
@@ -85,9 +88,16 @@ def parse_cycle(text: str) -> date:
 def parse_day(text: str) -> date:
     """Read `2026-10-01` as a day; raises InvalidPeriod."""
     try:
-        return date.fromisoformat(text)
+        return in_calendar(date.fromisoformat(text))
     except ValueError:
         raise InvalidPeriod(f"{text!r} is not a day: write it as 2026-10-01.") from None
+
+
+def in_calendar(day: date) -> date:
+    """The day itself, if it can be counted with; raises InvalidPeriod."""
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise InvalidPeriod(f"{day} is too far away: name a day from {FIRST_DAY} to {LAST_DAY}.")
+    return day
 
 
 def minute_of_day(instant: datetime) -> int:

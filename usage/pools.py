@@ -23,6 +23,7 @@ from .ledger import Grant, open_bucket
 from .locking import lock_pools, lock_profiles
 from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember, PoolUsage
 from .periods import next_cycle
+from .profiles import refuse_unknown
 
 MOST_MEMBERS_LOOKED_AT = 10_000  # after a grant; the sweep finds the others
 STEP = 100  # members locked together
@@ -242,9 +243,14 @@ def used_by(*, pool_id: int, subscriber_ids: Sequence[int], cycle: date) -> dict
     return dict(rows.values_list("subscriber_id").annotate(Sum("mt")))
 
 
-def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
+def _lock(subscriber_id: int) -> None:
+    refuse_unknown(subscriber_id)
     with fast_cursor() as cursor:
         lock_profiles(cursor, [subscriber_id])
+
+
+def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
+    _lock(subscriber_id)
     members = PoolMember.objects.filter(
         pool_id=pool_id, subscriber_id=subscriber_id, left_at__isnull=True
     )
@@ -256,8 +262,7 @@ def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
 
 def _locked_last(subscriber_id: int) -> PoolMember | None:
     """The newest membership of a subscriber whose profile is locked from here on."""
-    with fast_cursor() as cursor:
-        lock_profiles(cursor, [subscriber_id])
+    _lock(subscriber_id)
     members = PoolMember.objects.filter(subscriber_id=subscriber_id)
     return members.order_by("-joined_at").first()
 

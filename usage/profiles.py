@@ -12,6 +12,13 @@ from .locking import UnknownSubscriber
 from .models import ChargingProfile
 
 
+def refuse_unknown(subscriber_id: int) -> None:
+    """Raise UnknownSubscriber unless there is a profile of this id, however large the number; for
+    an id that comes from outside and goes into a statement of ours."""
+    if not ChargingProfile.objects.filter(subscriber_id=subscriber_id).exists():
+        raise UnknownSubscriber(f"There is no subscriber {subscriber_id}.")
+
+
 @transaction.atomic
 def set_terms(
     *,

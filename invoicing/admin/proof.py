@@ -9,13 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from config import clock
 from config.admin import ReadOnlyAdmin, display
 from config.buttons import ConfirmForm, ask, button, frame
 from config.formatting import exact_tokens, grouped, yuan
 from usage import proof
+from usage.admin.asking import DayField
 from usage.periods import InvalidPeriod, cycle_of, day_of, previous_cycle
 
 from .. import assurance, node_assurance
@@ -29,12 +29,8 @@ MOST_DAYS = 92
 class PeriodForm(forms.Form):
     """Billing-zone days [from, to)."""
 
-    start = forms.DateField(
-        label=_("From"), widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
-    )
-    end = forms.DateField(
-        label=_("To (not included)"), widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
-    )
+    start = DayField(label=_("From"))
+    end = DayField(label=_("To (not included)"))
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}

@@ -72,6 +72,26 @@ def test_a_gift_that_ends_before_it_begins_is_told_on_the_form(
     assert "Granted" in press(support, address, last_day="2026-10-05", **form).text
 
 
+def test_a_gift_without_a_sensible_end_is_told_on_the_form(
+    carrier: Carrier, support: Client
+) -> None:
+    address = button("accounts_subscriber_give_tokens", carrier.subscriber.pk)
+    for last_day in ("9999-12-31", "0001-01-01"):
+        page = press(support, address, last_day=last_day, name="a", amount_mt="1", reason="x")
+        assert "This day is too far away." in page.text
+    assert not Bucket.objects.filter(kind="promotion").exists()
+
+
+def test_an_absurd_amount_is_told_on_the_form(support: Client, given: Bucket) -> None:
+    address = button("usage_bucket_adjust", given.pk)
+    page = press(support, address, amount_mt="1000000000000.001", reason="x")
+    assert "less than or equal to 1000000000000" in page.text
+    page = press(support, address, amount_mt="1000000000000", reason="x")
+    assert "The bucket would be too large" in page.text
+    given.refresh_from_db()
+    assert given.remaining_mt == 1_000_000
+
+
 def test_support_adjusts_a_bucket_both_ways(support: Client, given: Bucket) -> None:
     address = button("usage_bucket_adjust", given.pk)
     assert "Left: 1,000 standard tokens" in support.get(address, headers=ENGLISH).text

@@ -19,9 +19,8 @@ from config.admin import is_id, phone_spellings
 from config.buttons import ReasonForm
 from config.formatting import MT_PER_TOKEN
 
-from ..periods import day_end
-
-MOST_TOKENS = 10**12
+from ..ledger import MOST_TOKENS
+from ..periods import InvalidPeriod, day_end, in_calendar
 
 
 class TokensField(forms.DecimalField):
@@ -87,6 +86,13 @@ class DayField(forms.DateField):
     def __init__(self, **options: Any) -> None:
         usual = {"widget": UnfoldAdminTextInputWidget(attrs={"type": "date"})}
         super().__init__(**(usual | options))
+
+    def clean(self, value: Any) -> Any:
+        day = super().clean(value)
+        try:
+            return None if day is None else in_calendar(day)
+        except InvalidPeriod as refusal:
+            raise ValidationError(_("This day is too far away.")) from refusal
 
 
 class KeyedForm(ReasonForm):

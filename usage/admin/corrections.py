@@ -10,7 +10,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from config import clock
 from config.admin import ReadOnlyAdmin, display
@@ -29,6 +29,7 @@ from config.formatting import exact_tokens
 from .. import rerating, tasks, weights
 from ..models import Amendment, InferenceModel, Rerating, Weight
 from ..periods import day_start
+from .asking import DayField
 from .filters import ModelFilter, NamingAdmin
 from .weighing import thousandths
 
@@ -71,14 +72,8 @@ class RateAgainForm(ReasonForm):
         to_field_name="code",
         widget=UnfoldAdminSelectWidget,
     )
-    first = forms.DateField(
-        label=_("From day (Asia/Shanghai)"),
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
-    )
-    end = forms.DateField(
-        label=_("To day, which is not included"),
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
-    )
+    first = DayField(label=_("From day (Asia/Shanghai)"))
+    end = DayField(label=_("To day, which is not included"))
 
 
 @admin.register(Rerating)

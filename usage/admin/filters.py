@@ -151,7 +151,22 @@ def _query(request: HttpRequest, day: date) -> str:
     return query.urlencode()
 
 
-class NamingAdmin(ModelAdmin):  # type: ignore[misc]
+class HolderSearch(ModelAdmin):  # type: ignore[misc]
+    """Rows of a subscriber are found by any number that the subscriber holds or held."""
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        ids = holders(search_term) if "subscriber_id" in _columns(self.model) else []
+        if ids:
+            return queryset.filter(subscriber_id__in=ids), False
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(
+            request, queryset, search_term
+        )
+        return found
+
+
+class NamingAdmin(HolderSearch):
     """Rows of the hot tables hold plain ids; a page of them is named by correlated subqueries.
 
     PostgreSQL evaluates these after the LIMIT, so a page of fifty rows costs fifty index reads.
@@ -170,17 +185,6 @@ class NamingAdmin(ModelAdmin):  # type: ignore[misc]
             nodes = Node.objects.filter(id=OuterRef("node_id"))
             rows = rows.annotate(node_name=Subquery(nodes.values("name")[:1]))
         return rows
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        ids = holders(search_term) if "subscriber_id" in _columns(self.model) else []
-        if ids:
-            return queryset.filter(subscriber_id__in=ids), False
-        found: tuple[QuerySet[Any], bool] = super().get_search_results(
-            request, queryset, search_term
-        )
-        return found
 
 
 def holders(term: str) -> list[int]:

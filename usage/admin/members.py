@@ -25,7 +25,7 @@ from .. import pools
 from ..models import UNCAPPED, PoolMember, PoolUsage
 from ..periods import cycle_of, day_of, next_cycle
 from .asking import CapsForm, SubscriberField
-from .filters import holders
+from .filters import HolderSearch
 
 MAY_CHANGE = "usage.change_pool"
 
@@ -138,7 +138,7 @@ def is_present(member: PoolMember) -> bool:
 
 
 @admin.register(PoolMember)
-class PoolMemberAdmin(MemberColumns, ReadOnlyAdmin):
+class PoolMemberAdmin(MemberColumns, HolderSearch, ReadOnlyAdmin):
     """Newest first; other caps end one row and begin the next. Search: a number, a pool's id."""
 
     list_display = (
@@ -180,16 +180,6 @@ class PoolMemberAdmin(MemberColumns, ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return with_usage(super().get_queryset(request))
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        if ids := holders(search_term):
-            return queryset.filter(subscriber_id__in=ids), False
-        found: tuple[QuerySet[Any], bool] = super().get_search_results(
-            request, queryset, search_term
-        )
-        return found
 
     @button(description=_("Change caps"), permissions=[MAY_CHANGE], icon="speed")
     def change_caps(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -81,6 +81,8 @@ def explain(bucket: Bucket, kind: str) -> Callable[[DomainError], str]:
     def told(refusal: DomainError) -> str:
         if refusal.code == "key_reused":
             return gettext("This form was used before for something else: open it again.")
+        if refusal.code == "bucket_full":
+            return gettext("The bucket would be too large: move less, or grant a new one.")
         if refusal.code != "bucket_refused":
             return str(refusal)
         bucket.refresh_from_db()

@@ -16,6 +16,7 @@ from config.buttons import ask, button, subject_of
 from .. import weights
 from ..models import InferenceModel, Weight
 from ..periods import day_start
+from .asking import DayField
 
 MAY_CHANGE_MODEL = "usage.change_inferencemodel"
 
@@ -47,10 +48,7 @@ class WeightForm(forms.Form):
     cached_milli = thousandths(_("Cached input (thousandths)"))
     output_milli = thousandths(_("Output (thousandths)"))
     reasoning_milli = thousandths(_("Reasoning (thousandths)"))
-    valid_from = forms.DateField(
-        label=_("Valid from (day, Asia/Shanghai)"),
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
-    )
+    valid_from = DayField(label=_("Valid from (day, Asia/Shanghai)"))
 
 
 class WeightInline(ReadOnlyInline):

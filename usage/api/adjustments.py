@@ -13,9 +13,9 @@ from accounts.permissions import actor_of, scope_required
 from config import clock
 
 from .. import movements
+from ..ledger import MOST_MT, MOST_TOKENS
 from ..models import Movement
 
-MOST_MT = 10**15
 MayAdjust = scope_required("adjustments:write")
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="names a movement"
@@ -25,9 +25,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 class AmountInput(serializers.Serializer[Any]):
     """An amount, in whole standard tokens or in millitokens."""
 
-    tokens = serializers.IntegerField(
-        min_value=-MOST_MT // 1000, max_value=MOST_MT // 1000, required=False
-    )
+    tokens = serializers.IntegerField(min_value=-MOST_TOKENS, max_value=MOST_TOKENS, required=False)
     mt = serializers.IntegerField(min_value=-MOST_MT, max_value=MOST_MT, required=False)
     reason = serializers.CharField(max_length=500)
 

@@ -15,9 +15,8 @@ from accounts.authentication import KeyAuthentication
 from accounts.models import ApiKey
 from accounts.permissions import IsSubscriber, scope_required, subscriber_id_of
 
-from .. import limits
-from ..locking import UnknownSubscriber
-from ..models import ChargingProfile, UsageLimit
+from .. import limits, profiles
+from ..models import UsageLimit
 from ..sessions import MT
 
 UNITS = {"tokens": UsageLimit.Unit.MT, "requests": UsageLimit.Unit.REQUESTS}
@@ -114,8 +113,7 @@ class SubscriberLimits(LimitsView):
 
     def owner(self, request: Request, **where: Any) -> tuple[int, int | None]:
         subscriber_id = int(where["subscriber_id"])
-        if not ChargingProfile.objects.filter(subscriber_id=subscriber_id).exists():
-            raise UnknownSubscriber(f"There is no subscriber {subscriber_id}.")
+        profiles.refuse_unknown(subscriber_id)
         return subscriber_id, None
 
 

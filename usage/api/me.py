@@ -16,9 +16,19 @@ from config import clock
 
 from .. import balances, reports
 from ..models import InferenceModel, UsageEvent
-from ..periods import InvalidPeriod, cycle_of, cycle_start, day_end, day_of, day_start, parse_day
+from ..periods import (
+    FIRST_DAY,
+    InvalidPeriod,
+    cycle_of,
+    cycle_start,
+    day_end,
+    day_of,
+    day_start,
+    parse_day,
+)
 
 MOST_DAYS = 400
+EARLIEST = day_start(FIRST_DAY)
 EVENT_PAGE = 200
 
 
@@ -115,7 +125,7 @@ def _instant(text: str, now: datetime) -> datetime:
         at = datetime.fromisoformat(text.replace(" ", "+"))
     except ValueError:
         raise InvalidPeriod(f"{text!r} is not an instant: write 2026-11-24T10:00:00Z.") from None
-    if at.tzinfo is None or at > now:
+    if at.tzinfo is None or not EARLIEST <= at <= now:
         raise InvalidPeriod("`as_of` is a past instant with its offset, as 2026-11-24T10:00:00Z.")
     return at
 

@@ -16,12 +16,11 @@ from accounts.permissions import actor_of, scope_required
 from config import clock
 
 from .. import pools
-from ..ledger import Grant
+from ..ledger import MOST_TOKENS, Grant
 from ..models import UNCAPPED, Bucket, Pool, PoolMember
 from ..movements import LONGEST_KEY, KeyOrReasonMissing
 from ..periods import cycle_of
 
-MOST_TOKENS = 10**12
 READ_OR_WRITE = scope_required("accounts:read", "accounts:write")
 
 

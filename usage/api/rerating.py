@@ -18,7 +18,7 @@ from config import clock
 
 from .. import rerating, tasks, weights
 from ..models import InferenceModel, Rerating, Weight
-from ..periods import day_start
+from ..periods import day_start, in_calendar
 from .corrections import CorrectionInput, MayAdjust
 
 
@@ -160,8 +160,8 @@ class ReratingCollection(GenericAPIView[Rerating]):
         values = given.validated_data
         found = rerating.dry_run(
             model_code=values["model"],
-            start=day_start(values["from"]),
-            end=day_start(values["to"]),
+            start=day_start(in_calendar(values["from"])),
+            end=day_start(in_calendar(values["to"])),
             actor=actor_of(request),
             reason=values["reason"],
             now=clock.now(),
