@@ -24,6 +24,10 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": crontab(hour="4", minute="20"),
     },
     "settle-payments": {"task": "invoicing.tasks.settle_payments", "schedule": 60.0},
+    "cancel-unpaid-orders": {
+        "task": "invoicing.tasks.cancel_unpaid_orders",
+        "schedule": crontab(minute="50"),
+    },
     "continue-reratings": {"task": "usage.tasks.continue_reratings", "schedule": 60.0},
     "deliver-callbacks": {"task": "usage.tasks.deliver_callbacks", "schedule": 5.0},
     "purge-watching": {"task": "usage.tasks.purge_watching", "schedule": crontab(minute="40")},

@@ -304,6 +304,7 @@ INVOICE_REGION = env.int("INVOICE_REGION", default=31)  # digits 3 and 4 of an i
 INVOICE_CHANNEL = env.int("INVOICE_CHANNEL", default=1)  # digit 5 of an invoice number
 INVOICE_DUE_DAYS = env.int("INVOICE_DUE_DAYS", default=15)
 INVOICE_FONT_DIR = env("INVOICE_FONT_DIR", default="")  # with a CJK font, if none is installed
+ORDER_PAYMENT_HOURS = env.int("ORDER_PAYMENT_HOURS", default=72)  # then an unpaid one is cancelled
 PAYMENT_POLL_MINUTES = env.int("PAYMENT_POLL_MINUTES", default=10)  # then a webhook counts as lost
 EMAIL_BACKEND = env("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
 

@@ -178,10 +178,7 @@ def _order_due(account_id: int, order_id: int) -> int:
     if order is None:
         raise UnknownOrder(f"There is no order {order_id} of this account.")
     payments = Payment.objects.filter(order=order)
-    if (
-        order.state != Order.State.PENDING
-        or payments.filter(state__in=[Payment.State.PENDING, Payment.State.SUCCEEDED]).exists()
-    ):
+    if order.state != Order.State.PENDING or payments.filter(state__in=settling.ALIVE).exists():
         raise NothingDue(f"Order {order_id} is {order.state} or a payment of it is under way.")
     return order.amount_fen
 

@@ -8,16 +8,20 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from config.errors import DomainError
 from plans import ordering
 from plans.models import Order
+from plans.refusals import OrderRefused
 
 from . import gateway
 from .gateway import Intent
 from .models import Payment
 from .refusals import GatewayAway, GatewayRefused
 
+# A payment that is under way or done: its thing needs no other one, and is not given up.
+ALIVE = (Payment.State.PENDING, Payment.State.SUCCEEDED)
 ABANDONED_AFTER = timedelta(hours=23)  # Stripe remembers our idempotency keys for 24 hours
 logger = logging.getLogger(__name__)
 
@@ -127,6 +131,32 @@ def fulfil_paid_orders(*, now: datetime, limit: int = 500) -> int:
     for payment in paid:
         _fulfil(payment, now)
     return len(paid)
+
+
+def cancel_unpaid_orders(*, now: datetime, older_than: timedelta, limit: int = 500) -> int:
+    """Cancel orders that wait for their payment for so long and have none under way, the oldest
+    first and `limit` at most; returns how many. Each in a transaction of its own."""
+    alive = Payment.objects.filter(order=OuterRef("pk"), state__in=ALIVE)
+    stale = Order.objects.filter(
+        ~Exists(alive), state=Order.State.PENDING, created_at__lte=now - older_than
+    )
+    ids = list(stale.order_by("created_at", "id").values_list("id", flat=True)[:limit])
+    return sum(_cancel_unpaid(order_id) for order_id in ids)
+
+
+def _cancel_unpaid(order_id: int) -> bool:
+    """Cancel one order, unless it was paid or a payment of it began meanwhile."""
+    try:
+        with transaction.atomic():
+            ordering.cancel(order_id=order_id)
+            # It is locked now, and a payment begins under this lock: who is here came before.
+            if Payment.objects.filter(order_id=order_id, state__in=ALIVE).exists():
+                transaction.set_rollback(True)
+                return False
+    except OrderRefused:
+        return False
+    logger.info("order %s: cancelled, since nobody paid it", order_id)
+    return True
 
 
 def _fulfil(payment: Payment, now: datetime) -> None:

@@ -57,6 +57,14 @@ def settle_payments() -> None:
 
 
 @shared_task
+def cancel_unpaid_orders() -> None:
+    """Beat, every hour: orders to be paid first that nobody paid. The next hour goes on."""
+    settling.cancel_unpaid_orders(
+        now=clock.now(), older_than=timedelta(hours=settings.ORDER_PAYMENT_HOURS)
+    )
+
+
+@shared_task
 def handle_webhook(event_id: int) -> None:
     """Safe to run twice or at once: the event's row is locked and handled once."""
     webhooks.handle(event_id=event_id, now=clock.now())

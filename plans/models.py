@@ -179,6 +179,9 @@ class Order(models.Model):
         constraints = [
             models.UniqueConstraint(name="order_once_per_key", fields=["subscriber", "key"])
         ]
+        indexes = [  # few at a time: what is paid or given up leaves it
+            models.Index(name="order_pending", fields=["created_at"], condition=Q(state="pending"))
+        ]
 
     def __str__(self) -> str:
         return f"{self.version} for {self.subscriber}"
