@@ -21,15 +21,13 @@ from usage.models import Node
 from usage.refused import Refused, refused_between
 
 from .node_assurance_sql import (
-    ACCEPTED_BY_HOUR,
-    AMENDED,
-    CORRECTED_BY_HOUR,
-    CORRECTIONS_NAMED,
+    AMENDMENTS_BY_HOUR,
+    AMENDMENTS_NAMED,
+    AMENDMENTS_UNBALANCED,
     COUNTED,
-    PAID_EVENTS,
+    EVENTS_BY_HOUR,
+    EVENTS_UNBALANCED,
     REPEATED,
-    UNBALANCED,
-    UNBALANCED_CORRECTIONS,
 )
 from .querying import fetch
 
@@ -43,6 +41,9 @@ TOKENS = ("accepted_tokens", "rejected_tokens", "conflict_tokens")
 AMOUNTS = ("accepted_mt", "debited_mt", "overage_mt", "uncovered_mt", "invoiced_mt")
 COUNTED_BY_NODE = ("counted_tokens", "counted_requests", "resets")
 CORRECTIONS = ("corrections", "correction_tokens", *(f"correction_{name}" for name in AMOUNTS))
+# What the columns of the sums by hour are called in a report.
+EVENT_NAMES = {"items": "accepted", "tokens": "accepted_tokens"}
+AMENDMENT_NAMES = dict(zip(("items", "tokens", *AMOUNTS), CORRECTIONS, strict=True))
 
 Row = dict[str, Any]
 Place = tuple[int, datetime]  # a node and an hour
@@ -110,18 +111,22 @@ def _read(start: date, end: date) -> _Read:
             refused=refused_between(cursor, start=about["from"], end=about["until"]),
             rows=[
                 *fetch(COUNTED, about),
-                *fetch(PAID_EVENTS + ACCEPTED_BY_HOUR, about),
+                *(_renamed(row, EVENT_NAMES) for row in fetch(EVENTS_BY_HOUR, about)),
                 *fetch(REPEATED, about),
-                *fetch(AMENDED + CORRECTED_BY_HOUR, about),
+                *(_renamed(row, AMENDMENT_NAMES) for row in fetch(AMENDMENTS_BY_HOUR, about)),
             ],
             unbalanced=[
-                *fetch(PAID_EVENTS + UNBALANCED, about),
-                *fetch(AMENDED + UNBALANCED_CORRECTIONS, about),
+                *fetch(EVENTS_UNBALANCED, about),
+                *fetch(AMENDMENTS_UNBALANCED, about),
             ],
-            amendments=_named(fetch(AMENDED + CORRECTIONS_NAMED, about)),
+            amendments=_named(fetch(AMENDMENTS_NAMED, about)),
             names=names,
             gaps={node_id: sequences.sequence_of(node_id=node_id).gaps for node_id in names},
         )
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    return {names.get(column, column): value for column, value in row.items()}
 
 
 def _empty() -> Row:
@@ -224,18 +229,21 @@ def _counted_otherwise(
 
 
 def _not_paid_for(unbalanced: Iterable[Row], names: Mapping[int, str]) -> list[Row]:
-    return [
-        {
-            "rule": "correction mt = debited + overage + uncovered"
-            if "amendment" in row
-            else "accepted mt = debited + overage + uncovered",
-            "where": f"{names.get(row['node_id'])} {_hour(row['hour']).isoformat()}",
-            "expected": row["expected"],
-            "found": row["found"],
-            "events": [{name: row[name] for name in ("event", "amendment") if name in row}],
-        }
-        for row in unbalanced
-    ]
+    found = []
+    for row in unbalanced:
+        event, what = {"event": row["event_id"]}, "accepted"
+        if row["id"] != row["event_id"]:
+            event, what = event | {"amendment": row["id"]}, "correction"
+        found.append(
+            {
+                "rule": f"{what} mt = debited + overage + uncovered",
+                "where": f"{names.get(row['node_id'])} {_hour(row['hour']).isoformat()}",
+                "expected": row["expected"],
+                "found": row["found"],
+                "events": [event],
+            }
+        )
+    return found
 
 
 def _missing_batches(

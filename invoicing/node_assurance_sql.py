@@ -18,11 +18,12 @@ COUNTED = """
      ORDER BY 1, 2
 """
 
-# Accepted events of the period with the hour of their use, what paid for them, and what of it is
-# invoiced: the beginning of the two statements below.
-PAID_EVENTS = """
-    WITH event AS (
+# Accepted events of the period, each in the hour of its use: the beginning of a statement, which
+# goes on with PAID.
+EVENTS = """
+    WITH item AS (
         SELECT event.id,
+               event.id AS event_id,
                event.node_id,
                date_trunc('hour', event.occurred_at, 'UTC') AS hour,
                event.input_tokens + event.cached_tokens + event.output_tokens
@@ -31,67 +32,12 @@ PAID_EVENTS = """
           FROM usage_usageevent AS event
          WHERE event.occurred_at >= %(from)s
            AND event.occurred_at < %(until)s
-    ), debit AS (
-        SELECT entry.event_id, -SUM(entry.amount_mt) AS mt
-          FROM usage_ledgerentry AS entry
-          JOIN event ON event.id = entry.event_id
-         WHERE entry.kind = 'debit'
-         GROUP BY entry.event_id
-    ), beyond AS (
-        SELECT overage.event_id,
-               SUM(overage.mt) FILTER (WHERE overage.priced) AS priced_mt,
-               SUM(overage.mt) FILTER (WHERE NOT overage.priced) AS uncovered_mt,
-               SUM(overage.mt) FILTER (WHERE invoice.id IS NOT NULL) AS invoiced_mt
-          FROM usage_overage AS overage
-          LEFT JOIN invoicing_invoiceline AS line ON line.id = overage.invoice_line_id
-          LEFT JOIN invoicing_invoice AS invoice
-            ON invoice.id = line.invoice_id AND invoice.state = 'final'
-         WHERE overage.occurred_at >= %(from)s
-           AND overage.occurred_at < %(until)s
-         GROUP BY overage.event_id
     )
 """
 
-# The same summed by node and hour.
-ACCEPTED_BY_HOUR = """
-    SELECT event.node_id,
-           event.hour,
-           COUNT(*) AS accepted,
-           SUM(event.tokens)::bigint AS accepted_tokens,
-           SUM(event.mt)::bigint AS accepted_mt,
-           COALESCE(SUM(debit.mt), 0)::bigint AS debited_mt,
-           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS overage_mt,
-           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS uncovered_mt,
-           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS invoiced_mt
-      FROM event
-      LEFT JOIN debit ON debit.event_id = event.id
-      LEFT JOIN beyond ON beyond.event_id = event.id
-     GROUP BY 1, 2
-     ORDER BY 1, 2
-"""
-
-# Events that were not paid for exactly. Must return no row.
-UNBALANCED = """
-    SELECT event.id AS event,
-           event.node_id,
-           event.hour,
-           event.mt AS expected,
-           (COALESCE(debit.mt, 0) + COALESCE(beyond.priced_mt, 0)
-               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
-      FROM event
-      LEFT JOIN debit ON debit.event_id = event.id
-      LEFT JOIN beyond ON beyond.event_id = event.id
-     WHERE event.mt <> COALESCE(debit.mt, 0) + COALESCE(beyond.priced_mt, 0)
-                       + COALESCE(beyond.uncovered_mt, 0)
-     ORDER BY event.id
-     LIMIT %(most)s
-"""
-
-# Amendments of events of the period, in the node and hour of their event; what paid for one, or was
-# given back by it, carries its number, and nothing is recorded long before its event's time. The
-# beginning of the three statements below.
-AMENDED = """
-    WITH amendment AS (
+# Amendments of events of the period, in the node and hour of their event. Begins as EVENTS does.
+AMENDMENTS = """
+    WITH item AS (
         SELECT amendment.id,
                amendment.event_id,
                event.node_id,
@@ -107,10 +53,16 @@ AMENDED = """
            AND event.id = amendment.event_id
          WHERE amendment.occurred_at >= %(from)s
            AND amendment.occurred_at < %(until)s
-    ), moved AS (
+    )
+"""
+
+# What paid for each event or amendment, or was given back by it, and what of it is invoiced. Such a
+# row carries the number of its event or amendment, and is never recorded long before its time.
+PAID = """
+    , moved AS (
         SELECT entry.event_id, -SUM(entry.amount_mt) AS mt
           FROM usage_ledgerentry AS entry
-          JOIN amendment ON amendment.id = entry.event_id
+          JOIN item ON item.id = entry.event_id
          WHERE entry.kind IN ('debit', 'refund')
            AND entry.recorded_at >= %(from)s::timestamptz - interval '1 day'
          GROUP BY entry.event_id
@@ -120,61 +72,69 @@ AMENDED = """
                SUM(overage.mt) FILTER (WHERE NOT overage.priced) AS uncovered_mt,
                SUM(overage.mt) FILTER (WHERE invoice.id IS NOT NULL) AS invoiced_mt
           FROM usage_overage AS overage
-          JOIN amendment ON amendment.id = overage.event_id
+          JOIN item ON item.id = overage.event_id
           LEFT JOIN invoicing_invoiceline AS line ON line.id = overage.invoice_line_id
           LEFT JOIN invoicing_invoice AS invoice
             ON invoice.id = line.invoice_id AND invoice.state = 'final'
+         WHERE overage.occurred_at >= %(from)s
+           AND overage.occurred_at < %(until)s
          GROUP BY overage.event_id
     )
 """
 
-# By how much amendments changed what a node reported in an hour and who pays for it.
-CORRECTED_BY_HOUR = """
-    SELECT amendment.node_id,
-           amendment.hour,
-           COUNT(*) AS corrections,
-           SUM(amendment.tokens)::bigint AS correction_tokens,
-           SUM(amendment.mt)::bigint AS correction_accepted_mt,
-           COALESCE(SUM(moved.mt), 0)::bigint AS correction_debited_mt,
-           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS correction_overage_mt,
-           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS correction_uncovered_mt,
-           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS correction_invoiced_mt
-      FROM amendment
-      LEFT JOIN moved ON moved.event_id = amendment.id
-      LEFT JOIN beyond ON beyond.event_id = amendment.id
+# The same summed by node and hour.
+BY_HOUR = """
+    SELECT item.node_id,
+           item.hour,
+           COUNT(*) AS items,
+           SUM(item.tokens)::bigint AS tokens,
+           SUM(item.mt)::bigint AS accepted_mt,
+           COALESCE(SUM(moved.mt), 0)::bigint AS debited_mt,
+           COALESCE(SUM(beyond.priced_mt), 0)::bigint AS overage_mt,
+           COALESCE(SUM(beyond.uncovered_mt), 0)::bigint AS uncovered_mt,
+           COALESCE(SUM(beyond.invoiced_mt), 0)::bigint AS invoiced_mt
+      FROM item
+      LEFT JOIN moved ON moved.event_id = item.id
+      LEFT JOIN beyond ON beyond.event_id = item.id
      GROUP BY 1, 2
      ORDER BY 1, 2
 """
 
-# The amendments themselves, the largest of each node and hour first and no more than some.
-CORRECTIONS_NAMED = """
+# Those that were not paid for, or given back, exactly. Must return no row.
+UNBALANCED = """
+    SELECT item.id,
+           item.event_id,
+           item.node_id,
+           item.hour,
+           item.mt AS expected,
+           (COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
+      FROM item
+      LEFT JOIN moved ON moved.event_id = item.id
+      LEFT JOIN beyond ON beyond.event_id = item.id
+     WHERE item.mt <> COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
+                      + COALESCE(beyond.uncovered_mt, 0)
+     ORDER BY item.id
+     LIMIT %(most)s
+"""
+
+# They themselves, the largest of each node and hour first and no more than some.
+NAMED = """
     SELECT named.node_id, named.hour, named.id, named.event_id, named.kind, named.tokens, named.mt
-      FROM (SELECT amendment.*,
-                   ROW_NUMBER() OVER (PARTITION BY amendment.node_id, amendment.hour
-                                      ORDER BY ABS(amendment.mt) DESC, amendment.id) AS place
-              FROM amendment) AS named
+      FROM (SELECT item.*,
+                   ROW_NUMBER() OVER (PARTITION BY item.node_id, item.hour
+                                      ORDER BY ABS(item.mt) DESC, item.id) AS place
+              FROM item) AS named
      WHERE named.place <= %(named)s
      ORDER BY named.node_id, named.hour, named.place
      LIMIT %(most_named)s
 """
 
-# Amendments whose difference nobody paid or got back exactly. Must return no row.
-UNBALANCED_CORRECTIONS = """
-    SELECT amendment.id AS amendment,
-           amendment.event_id AS event,
-           amendment.node_id,
-           amendment.hour,
-           amendment.mt AS expected,
-           (COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
-               + COALESCE(beyond.uncovered_mt, 0))::bigint AS found
-      FROM amendment
-      LEFT JOIN moved ON moved.event_id = amendment.id
-      LEFT JOIN beyond ON beyond.event_id = amendment.id
-     WHERE amendment.mt <> COALESCE(moved.mt, 0) + COALESCE(beyond.priced_mt, 0)
-                           + COALESCE(beyond.uncovered_mt, 0)
-     ORDER BY amendment.id
-     LIMIT %(most)s
-"""
+EVENTS_BY_HOUR = EVENTS + PAID + BY_HOUR
+EVENTS_UNBALANCED = EVENTS + PAID + UNBALANCED
+AMENDMENTS_BY_HOUR = AMENDMENTS + PAID + BY_HOUR
+AMENDMENTS_UNBALANCED = AMENDMENTS + PAID + UNBALANCED
+AMENDMENTS_NAMED = AMENDMENTS + NAMED
 
 # Repeats leave no row of their own: they are known by the batch they came in, in its hour.
 REPEATED = """
