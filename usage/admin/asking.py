@@ -1,12 +1,14 @@
 """What the forms about buckets and pools ask for: tokens, a subscriber, days, and a key."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
@@ -16,7 +18,7 @@ from unfold.widgets import (
 from accounts.models import Account, Subscriber
 from config import clock
 from config.admin import is_id, phone_spellings
-from config.buttons import ReasonForm
+from config.buttons import ReasonForm, actor_of
 from config.formatting import MT_PER_TOKEN
 
 from ..ledger import MOST_TOKENS
@@ -95,10 +97,33 @@ class DayField(forms.DateField):
             raise ValidationError(_("This day is too far away.")) from refusal
 
 
+class Once(TypedDict):
+    """What names a movement, and who makes it, why and when."""
+
+    key: str
+    actor: str
+    reason: str
+    now: datetime
+
+
 class KeyedForm(ReasonForm):
     """A reason, and a key, so that a form sent twice moves once."""
 
     key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
+
+    def once(self, request: HttpRequest) -> Once:
+        """What every movement by a form is told."""
+        return {
+            "key": f"staff:{self.cleaned_data['key']}",
+            "actor": actor_of(request),
+            "reason": self.cleaned_data["reason"],
+            "now": clock.now(),
+        }
+
+
+# What any such form may answer, whatever it moves.
+USED_BEFORE = _("This form was used before for something else: open it again.")
+DONE_BEFORE = _("This was done before; nothing moved again.")
 
 
 class GrantForm(KeyedForm):

@@ -7,16 +7,15 @@ from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from accounts.models import Subscriber
-from config import clock
 from config.admin import ReadOnlyAdmin
-from config.buttons import actor_of, ask, button, subject_of
+from config.buttons import ask, button, subject_of
 from config.errors import DomainError
 from config.formatting import exact_tokens
 
 from .. import ledger, pools
 from ..models import Bucket, Pool
 from ..periods import day_end
-from .asking import GrantForm
+from .asking import DONE_BEFORE, USED_BEFORE, GrantForm
 
 MAY_GRANT = "usage.add_bucket"
 
@@ -37,14 +36,14 @@ class PoolGrantForm(GrantForm):
 def explain(refusal: DomainError) -> str:
     """Why a grant is refused, in the reader's language."""
     if refusal.code == "grant_reused":
-        return gettext("This form was used before for something else: open it again.")
+        return str(USED_BEFORE)
     return str(refusal)
 
 
 def given(bucket: Bucket, opened: bool) -> str:
     """What the person reads after a grant."""
     if not opened:
-        return gettext("This was done before; nothing moved again.")
+        return str(DONE_BEFORE)
     return gettext("Granted: %(tokens)s standard tokens.") % {
         "tokens": exact_tokens(bucket.granted_mt)
     }
@@ -56,22 +55,19 @@ def give_tokens(self: ReadOnlyAdmin, request: HttpRequest, object_id: str) -> Ht
     subscriber = subject_of(self, request, object_id, Subscriber)
 
     def perform(form: GrantForm) -> str:
-        values = form.cleaned_data
-        now = clock.now()
-        bucket, opened = ledger.grant(
-            subscriber_id=subscriber.pk,
-            kind=Bucket.Kind.PROMOTION,
-            name=values["name"],
-            name_en=values["name_en"],
-            amount_mt=values["amount_mt"],
-            valid_from=now,
-            valid_until=day_end(values["last_day"]),
-            key=f"staff:{values['key']}",
-            actor=actor_of(request),
-            reason=values["reason"],
-            now=now,
+        values, once = form.cleaned_data, form.once(request)
+        return given(
+            *ledger.grant(
+                subscriber_id=subscriber.pk,
+                kind=Bucket.Kind.PROMOTION,
+                name=values["name"],
+                name_en=values["name_en"],
+                amount_mt=values["amount_mt"],
+                valid_from=once["now"],
+                valid_until=day_end(values["last_day"]),
+                **once,
+            )
         )
-        return given(bucket, opened)
 
     return ask(
         self,
@@ -91,21 +87,20 @@ def give_to_pool(self: ReadOnlyAdmin, request: HttpRequest, object_id: str) -> H
     pool = subject_of(self, request, object_id, Pool)
 
     def perform(form: PoolGrantForm) -> str:
-        values = form.cleaned_data
-        now = clock.now()
+        values, once = form.cleaned_data, form.once(request)
         wanted = ledger.Grant(
             pool_id=pool.pk,
             kind=values["kind"],
             name=values["name"],
             name_en=values["name_en"],
             amount_mt=values["amount_mt"],
-            valid_from=now,
+            valid_from=once["now"],
             valid_until=day_end(values["last_day"]),
-            key=f"staff:{values['key']}",
+            key=once["key"],
         )
         return given(
             *pools.grant_to_pool(
-                wanted=wanted, actor=actor_of(request), reason=values["reason"], now=now
+                wanted=wanted, actor=once["actor"], reason=once["reason"], now=once["now"]
             )
         )
 

@@ -15,14 +15,14 @@ from unfold.widgets import UnfoldBooleanSwitchWidget
 from accounts.models import Subscriber
 from config import clock
 from config.admin import ReadOnlyAdmin, ReadOnlyInline, display
-from config.buttons import actor_of, ask, button, subject_of
+from config.buttons import ask, button, subject_of
 from config.columns import link_to
 from config.errors import DomainError
 from config.formatting import exact_tokens
 
 from .. import movements
 from ..models import Bucket, Movement
-from .asking import KeyedForm, SubscriberField, TokensField
+from .asking import DONE_BEFORE, USED_BEFORE, KeyedForm, SubscriberField, TokensField
 
 MAY_MOVE = "usage.change_bucket"
 
@@ -80,7 +80,7 @@ def explain(bucket: Bucket, kind: str) -> Callable[[DomainError], str]:
 
     def told(refusal: DomainError) -> str:
         if refusal.code == "key_reused":
-            return gettext("This form was used before for something else: open it again.")
+            return str(USED_BEFORE)
         if refusal.code == "bucket_full":
             return gettext("The bucket would be too large: move less, or grant a new one.")
         if refusal.code != "bucket_refused":
@@ -106,7 +106,7 @@ def explain(bucket: Bucket, kind: str) -> Callable[[DomainError], str]:
 def done(movement: Movement, created: bool) -> str:
     """What the person reads afterwards."""
     if not created:
-        return gettext("This was done before; nothing moved again.")
+        return str(DONE_BEFORE)
     return gettext("Done: %(before)s standard tokens were left before, %(after)s are left now.") % {
         "before": exact_tokens(movement.before_mt),
         "after": exact_tokens(movement.after_mt),
@@ -128,15 +128,11 @@ class BucketButtons(ReadOnlyAdmin):
         bucket = subject_of(self, request, object_id, Bucket)
 
         def perform(form: AdjustForm) -> str:
-            values = form.cleaned_data
             return done(
                 *movements.adjust(
                     bucket_id=bucket.pk,
-                    amount_mt=values["amount_mt"],
-                    key=f"staff:{values['key']}",
-                    actor=actor_of(request),
-                    reason=values["reason"],
-                    now=clock.now(),
+                    amount_mt=form.cleaned_data["amount_mt"],
+                    **form.once(request),
                 )
             )
 
@@ -166,10 +162,7 @@ class BucketButtons(ReadOnlyAdmin):
                     to_subscriber_id=receiver.pk,
                     amount_mt=values["amount_mt"],
                     into_new_bucket=values["into_new_bucket"],
-                    key=f"staff:{values['key']}",
-                    actor=actor_of(request),
-                    reason=values["reason"],
-                    now=clock.now(),
+                    **form.once(request),
                 )
             )
 
@@ -189,15 +182,7 @@ class BucketButtons(ReadOnlyAdmin):
         bucket = subject_of(self, request, object_id, Bucket)
 
         def perform(form: KeyedForm) -> str:
-            return done(
-                *movements.void_bucket(
-                    bucket_id=bucket.pk,
-                    key=f"staff:{form.cleaned_data['key']}",
-                    actor=actor_of(request),
-                    reason=form.cleaned_data["reason"],
-                    now=clock.now(),
-                )
-            )
+            return done(*movements.void_bucket(bucket_id=bucket.pk, **form.once(request)))
 
         return ask(
             self,
