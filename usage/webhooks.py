@@ -171,16 +171,19 @@ def _connect(parts: SplitResult, addresses: Sequence[str]) -> http.client.HTTPCo
     for address in addresses[:MOST_ADDRESSES]:
         try:
             sock = socket.create_connection((address, port), TIMEOUT_SECONDS)
+            # A peer that hangs up at once may fail the wrapping already.
+            connection.sock = _wrapped(sock, host) if encrypted else sock
         except OSError as error:
             problem = error
             continue
-        if encrypted:
-            sock = ssl.create_default_context().wrap_socket(
-                sock, server_hostname=host, do_handshake_on_connect=False
-            )
-        connection.sock = sock
         return connection
     raise NotDelivered(f"Not reached: {problem}")
+
+
+def _wrapped(sock: socket.socket, host: str) -> ssl.SSLSocket:
+    return ssl.create_default_context().wrap_socket(
+        sock, server_hostname=host, do_handshake_on_connect=False
+    )
 
 
 def _cut(connection: http.client.HTTPConnection) -> None:

@@ -1,6 +1,7 @@
 """What nodes are told: when, how it is signed, and where it never goes."""
 
 import base64
+import gc
 import hashlib
 import hmac
 import http.client
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -607,3 +609,25 @@ def test_a_node_of_old_without_a_secret_gets_one(
     suspend(subscriber)
     assert callbacks.deliver_due(now=NOON) == 1
     assert Node.objects.get().callback_secret.startswith("whsec_")
+
+
+# Python's TLS leaves the lost socket to the collector, which closes it with a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_peer_that_hangs_up_before_tls_begins_has_not_got_the_message(
+    inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_connect = socket.create_connection
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def connect_and_lose(address: tuple[str, int], timeout: int) -> socket.socket:
+            sock = really_connect(address, timeout)
+            peer, _address = listener.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()  # by a reset
+            return sock
+
+        monkeypatch.setattr(socket, "create_connection", connect_and_lose)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(webhooks.NotDelivered):
+            webhooks.post(url=url, secret="whsec_", message_id="m", timestamp=1, body=b"{}")
+    gc.collect()
