@@ -1,8 +1,10 @@
-"""The Content-Security-Policy of every page: this server and nobody else."""
+"""What holds for every page: its Content-Security-Policy, and addresses that can be looked up."""
 
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+
+from config.errors import page_not_found
 
 # The portal has no inline script or style at all.
 STRICT = (
@@ -30,3 +32,16 @@ class ContentSecurityPolicy:
         policy = LOOSE if request.path.startswith(LOOSE_PATHS) else STRICT
         response.headers.setdefault("Content-Security-Policy", policy)
         return response
+
+
+class NoNullCharacters:
+    """There is nothing at an address with a null character: PostgreSQL has no text with one, so
+    each look-up of it would fail."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+            return page_not_found(request, Http404())
+        return self.get_response(request)

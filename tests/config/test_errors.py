@@ -188,3 +188,13 @@ def test_a_failure_under_the_api_tells_nothing_but_that_it_failed() -> None:
     response = failed_page(ValueError("secret"), "/api/v1/x")
     assert response.status_code == 500
     assert b"secret" not in response.content
+
+
+@pytest.mark.parametrize(
+    "address", ["/api/v1/invoices/%00", "/api/v1/payments?state=a%00", "/plans/%00/", "/?a=%00"]
+)
+def test_there_is_nothing_at_an_address_with_a_null_character(address: str) -> None:
+    answer = Client().get(address)
+    assert answer.status_code == 404
+    if address.startswith("/api/"):
+        assert answer.json()["code"] == "not_found"
