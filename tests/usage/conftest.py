@@ -170,9 +170,12 @@ def event(
     } | more
 
 
-def send(node: Node, *events: dict[str, Any], now: datetime = NOON) -> BatchResult:
+def send(
+    node: Node, *events: dict[str, Any], now: datetime = NOON, sequence: int | None = None
+) -> BatchResult:
     """Ingest events as the API would."""
-    return ingest(node=node, events=[json.dumps(one).encode() for one in events], now=now)
+    raw = [json.dumps(one).encode() for one in events]
+    return ingest(node=node, events=raw, now=now, sequence=sequence)
 
 
 def counts(result: BatchResult) -> tuple[int, int, int, int]:
