@@ -55,10 +55,15 @@ def _held(web: int) -> dict[str, int]:
     for process in psutil.process_iter(["name", "cmdline"]):
         try:
             if process.name() == "postgres" and _ours(process):
-                found["PostgreSQL"] += process.memory_full_info().uss
+                found["PostgreSQL"] += _own_memory(process)
         except psutil.Error:
             continue
     return {name: size // 2**20 for name, size in found.items()}
+
+
+def _own_memory(process: psutil.Process) -> int:
+    """Bytes beside the buffers that all share; Linux only."""
+    return sum(one.anonymous for one in process.memory_maps()) if psutil.LINUX else 0
 
 
 def _ours(process: psutil.Process) -> bool:
