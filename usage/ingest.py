@@ -50,7 +50,8 @@ def ingest(
 
 
 def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[BatchResult]:
-    """Count several deliveries, a batch each, as if they came one after the other."""
+    """Count several deliveries, a batch each; of events that share a key, whichever is counted
+    first wins: the earlier one, unless its subscriber has to be waited for."""
     read = [read_events(delivery.events, now=now) for delivery in deliveries]
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
     if sum(map(len, read)) < LARGE_EVENTS or connection.in_atomic_block:
