@@ -22,8 +22,9 @@ def _application() -> "Application":
     from usage.api.short_way import InTurn, ShortWay
 
     # The small reports have a connection for all of them; what else comes shares the rest.
-    inside = ShortWay(django, ways.sessions)
-    return ShortWay(InTurn(inside, most=max(1, settings.DATABASE_POOL - 1)), ways.reports)
+    inside = ShortWay(django, ways.with_a_connection)
+    in_turn = InTurn(inside, most=max(1, settings.DATABASE_POOL - 1))
+    return ShortWay(in_turn, ways.small_reports)
 
 
 application = _application()

@@ -15,8 +15,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = 30  # seconds
-# The last third of the time against the one before, by their means: what waits for the garbage
-# collector comes and goes, and the first third fills caches and the allocator's arenas.
+# The last third of the time against the fuller of the two before, by their means: what waits for
+# the garbage collector comes and goes, and what leaks only grows.
 FLAT = 1.1
 
 
@@ -78,7 +78,8 @@ def _growth(mib: list[int]) -> float:
     third = len(mib) // 3
     if not third:
         return 1
-    return sum(mib[-third:]) / max(1, sum(mib[-2 * third : -third]))
+    first, middle, last = (sum(mib[-n * third :][:third]) for n in (3, 2, 1))
+    return last / max(1, first, middle)
 
 
 def main() -> int:

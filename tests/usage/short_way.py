@@ -18,7 +18,7 @@ REPORTS = "/api/v1/usage/events"
 
 def in_front(django: Application) -> ShortWay:
     """Both ways in their order, without the turns between them."""
-    return ShortWay(ShortWay(django, ways.sessions), ways.reports)
+    return ShortWay(ShortWay(django, ways.with_a_connection), ways.small_reports)
 
 
 def in_front_of(handler: Handler, environ: Environ) -> Any:

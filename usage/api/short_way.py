@@ -2,8 +2,8 @@
 
 An event a request is what most gateways send, and before and after each inference they ask for
 quota. There Django's handler, its middleware and DRF cost more than the work. Only what goes well
-is answered here: a small plain body by an admitted key. All else is told by the view as ever,
-which does it again from the start.
+is answered here: a plain body by an admitted key. All else is told by the view as ever, which does
+it again from the start.
 """
 
 import time
@@ -53,6 +53,7 @@ class Way(NamedTuple):
 
     route: str
     serve: Callable[[Call], Told | None]
+    most_bytes: int = SMALL_BYTES
 
 
 class ShortWay:
@@ -64,7 +65,7 @@ class ShortWay:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         way = self._find(environ["PATH_INFO"])
-        if way is None or not (size := _small(environ)):
+        if way is None or not (size := _plain(environ, way.most_bytes)):
             return self._django(environ, start_response)
         started = time.perf_counter()
         body = environ["wsgi.input"].read(size)
@@ -95,7 +96,7 @@ class InTurn:
             self._turns.release()
 
 
-def _small(environ: Environ) -> int:
+def _plain(environ: Environ, most: int) -> int:
     """The size of a body that may go the short way, 0 for others."""
     length = environ.get("CONTENT_LENGTH") or ""
     if (
@@ -107,7 +108,7 @@ def _small(environ: Environ) -> int:
     ):
         return 0
     size = int(length)
-    return size if size <= min(SMALL_BYTES, settings.USAGE_MAX_BYTES) else 0
+    return size if size <= min(most, settings.USAGE_MAX_BYTES) else 0
 
 
 def _is_secure(environ: Environ) -> bool:

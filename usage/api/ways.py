@@ -1,7 +1,10 @@
-"""What may go the short way: small reports, which share a transaction, and quota sessions."""
+"""What may go the short way: small reports, which share a transaction; large ones; quota sessions."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
+
+from django.conf import settings
 
 from config import clock
 
@@ -10,6 +13,8 @@ from ..callers import NotAdmitted, admitted
 from ..database import hand_back
 from ..decoding import split_body
 from ..gathering import SMALL_EVENTS, Report
+from ..ingest import ingest
+from ..models import Node
 from . import quota
 from .short_way import Call, Told, Way
 
@@ -20,14 +25,16 @@ SESSIONS = "api/v1/quota/sessions"
 SESSION = re.compile(rf"/{SESSIONS}/([0-9a-zA-Z_]{{1,100}})/(update|release)")
 
 
-def reports(path: str) -> Way | None:
-    """The way of small reports. Those who wait for a transaction that they share need no
-    connection of their own, so it stands outside of the turns."""
+def small_reports(path: str) -> Way | None:
+    """Those who wait for a transaction that they share need no connection of their own, so this
+    way stands outside of the turns."""
     return Way(REPORTS, _report) if path == f"/{REPORTS}" else None
 
 
-def sessions(path: str) -> Way | None:
-    """The way of quota sessions. Each takes a connection, so it stands inside of the turns."""
+def with_a_connection(path: str) -> Way | None:
+    """The ways of large reports and of quota sessions: inside of the turns."""
+    if path == f"/{REPORTS}":
+        return Way(REPORTS, _batch, settings.USAGE_MAX_BYTES)
     if path == f"/{SESSIONS}":
         return Way(SESSIONS, partial(_ask, verb="create"))
     if named := SESSION.fullmatch(path):
@@ -39,14 +46,27 @@ def sessions(path: str) -> Way | None:
 
 
 def _report(call: Call) -> Told | None:
-    if call.query and not SEQUENCE.fullmatch(call.query):
+    if (read := _read(call)) is None:
         return None
-    sequence = int(call.query.partition("=")[2]) if call.query else None
-    events = split_body(body=call.body, content_type=call.content_type, encoding="")
+    events, sequence = read
     if len(events) > SMALL_EVENTS:
         return None
-    result = gathering.take(Report(call.token, events, sequence))
-    return OK, result.shown()
+    return OK, gathering.take(Report(call.token, events, sequence)).shown()
+
+
+def _batch(call: Call) -> Told | None:
+    if (read := _read(call)) is None:
+        return None
+    events, sequence = read
+    if len(events) <= SMALL_EVENTS:
+        return None  # it went the way of small reports before, and not well
+    now = clock.now()
+    try:
+        node = _caller(call, scope=gathering.SCOPE)
+        # Should this fail, the view counts the same again: each event once.
+        return OK, ingest(node=node, events=events, now=now, sequence=sequence).shown()
+    finally:
+        hand_back()
 
 
 def _ask(call: Call, *, verb: quota.Verb, ref: str = "") -> Told | None:
@@ -54,11 +74,25 @@ def _ask(call: Call, *, verb: quota.Verb, ref: str = "") -> Told | None:
         return None
     now = clock.now()
     try:
-        [node] = admitted([call.token], scope=quota.SCOPE, now=now)
-        if node is None:
-            raise NotAdmitted
+        node = _caller(call, scope=quota.SCOPE)
         # Should this fail, the view asks the same again; see there why nothing happens twice.
         answer = quota.answer_to(call.body, verb=verb, node=node, ref=ref, now=now)
     finally:
         hand_back()
     return answer.status, answer.body
+
+
+def _read(call: Call) -> tuple[Sequence[bytes], int | None] | None:
+    """The raw events of a report and its sequence; None for what the view has to look at."""
+    if call.query and not SEQUENCE.fullmatch(call.query):
+        return None
+    sequence = int(call.query.partition("=")[2]) if call.query else None
+    return split_body(body=call.body, content_type=call.content_type, encoding=""), sequence
+
+
+def _caller(call: Call, *, scope: str) -> Node:
+    """The node that calls; raises NotAdmitted."""
+    [node] = admitted([call.token], scope=scope, now=clock.now())
+    if node is None:
+        raise NotAdmitted
+    return node
