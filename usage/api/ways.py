@@ -1,4 +1,4 @@
-"""What may go the short way: small reports, which share a transaction; large ones; quota sessions."""
+"""What may go the short way: small reports, which share a transaction, large ones, and quota."""
 
 import re
 from collections.abc import Sequence
