@@ -99,7 +99,12 @@ class NumberAssignment(models.Model):
     class Meta:
         verbose_name = _("number assignment")
         verbose_name_plural = _("number assignments")
-        indexes = [models.Index(fields=["msisdn", "valid_from"], name="number_msisdn_from")]
+        # Who held a number is asked for every event: the index alone answers.
+        indexes = [
+            models.Index(
+                fields=["msisdn", "valid_from"], include=["subscriber"], name="number_holders"
+            )
+        ]
         constraints = [
             models.CheckConstraint(
                 name="number_assignment_not_empty",

@@ -4,15 +4,28 @@ Nothing here is decided by what was counted before; who was charged, and for wha
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from struct import Struct
 
 import msgspec
 
 from .batches import EVENTS_PER_BATCH, Batch, next_batches
 from .charging import Usage
-from .database import NULL, Cursor, escaped
+from .database import COPY_NULL, Cursor, copied_text, copied_time
 from .decoding import Candidate, Refusal
 from .models import Node, UsageBatch
 from .resolving import RatedWeight, Subjects, Weights
+
+EVENT_COLUMNS = (
+    "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
+    "occurred_at, input_tokens, cached_tokens, output_tokens, reasoning_tokens, mt, late"
+)
+# A row of these, all of them bigint but two texts and, last of all, `late`.
+_FIRST = Struct("!h iq iq iq").pack
+_NUMBER = Struct("!iq").pack
+_REST = Struct("!iq iq iq iq iq iq iq iq i").pack
+
+_source_field = lru_cache(4096)(copied_text)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -36,14 +49,14 @@ class Resolved(msgspec.Struct, gc=False):
 
 class Arrival(msgspec.Struct):
     """A batch on its way. `resolved` may count; once keys are claimed, `usages` are its new
-    events, and `lines` the same as COPY wants them but for the last column, which charging
+    events, and `rows` the same as COPY wants them but for the last byte, `late`, which charging
     decides."""
 
     batch: Batch
     resolved: list[Resolved] = []
     subjects: list[tuple[int, str]] = []  # (subscriber id, as named) of new events and repeats
     usages: list[Usage] = []
-    lines: list[str] = []
+    rows: list[bytes] = []
     refusals: list[Refusal] = []
 
     def take(self, item: Resolved) -> None:
@@ -52,12 +65,19 @@ class Arrival(msgspec.Struct):
         number = about.id * EVENTS_PER_BATCH + event.position
         at, model_id, mt = event.occurred_at, weight.model_id, weight.mt(event.counts)
         computed, cached, output, reasoning = event.counts
+        key = item.api_key_id
         self.subjects.append((owner, event.subject))
         self.usages.append(Usage(number, about.id, owner, model_id, at, event.day, mt))
-        self.lines.append(
-            f"{number}\t{about.id}\t{about.node_id}\t{escaped(event.source)}\t{escaped(event.id)}\t"
-            f"{owner}\t{item.api_key_id or NULL}\t{model_id}\t{weight.id}\t"
-            f"{at}\t{computed}\t{cached}\t{output}\t{reasoning}\t{mt}\t"
+        self.rows.append(
+            _FIRST(16, 8, number, 8, about.id, 8, about.node_id)
+            + _source_field(event.source)
+            + copied_text(event.id)
+            + _NUMBER(8, owner)
+            + (COPY_NULL if key is None else _NUMBER(8, key))
+            + _REST(
+                *(8, model_id, 8, weight.id, 8, copied_time(at)),
+                *(8, computed, 8, cached, 8, output, 8, reasoning, 8, mt, 1),
+            )
         )
 
     def repeat(self, item: Resolved) -> None:

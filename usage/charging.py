@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from operator import attrgetter
+from struct import Struct
 
 import msgspec
 
 from . import enforcement
-from .database import Cursor, array, copy_lines
+from .database import Cursor, array, copied_time, copy_lines, copy_rows
 from .locking import Standing, lock_standing
 from .periods import cycle_of
 from .waterfall import OpenBucket, burn
@@ -64,6 +65,8 @@ ADD_POOL_USAGE = """
         ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
 """
 
+# A debit's row for COPY: all bigint, but the kind and the time.
+_DEBIT = Struct("!h iq iq i5s iq iq iq").pack
 LEDGER_COLUMNS = "bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at"
 OVERAGE_COLUMNS = (
     "event_id, batch_id, subscriber_id, account_id, model_id, cycle, occurred_at, recorded_at, "
@@ -195,13 +198,16 @@ def _price(
 
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
     """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
-    recorded = now.isoformat()
-    copy_lines(
+    recorded = copied_time(now)
+    copy_rows(
         cursor,
         table="usage_ledgerentry",
         columns=LEDGER_COLUMNS,
-        lines=(
-            f"{bucket.id}\t{usage.subscriber_id}\tdebit\t{-mt}\t{usage.id}\t{recorded}"
+        rows=(
+            _DEBIT(
+                *(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit"),
+                *(8, -mt, 8, usage.id, 8, recorded),
+            )
             for usage in usages
             for bucket, mt in usage.debits
         ),

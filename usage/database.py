@@ -3,6 +3,8 @@ the connection (and in the transaction) that Django holds."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from struct import pack
 from typing import Any
 
 import psycopg
@@ -17,6 +19,13 @@ Cursor = psycopg.Cursor[Any]
 
 NULL = r"\N"  # in the lines of COPY
 
+# COPY in binary: a head, rows, an end. A row is the number of its fields (2 bytes), then each field
+# behind its length (4 bytes); a time is a whole number of microseconds.
+COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
+COPY_NULL = pack("!i", -1)
+COPY_ZERO = datetime(2000, 1, 1, tzinfo=UTC)  # of times and days
+MICROSECOND = timedelta(microseconds=1)
 
 TIMESTAMPTZ = psycopg.adapters.types["timestamptz"].oid
 
@@ -34,6 +43,13 @@ def fast_cursor() -> Iterator[Cursor]:
         yield cursor
 
 
+def hand_back() -> None:
+    """Give this thread's connection back to the pool; past Django's request cycle nobody else
+    does. A transaction that is open, as around a test, keeps it."""
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
+
+
 def copy_lines(cursor: Cursor, *, table: str, columns: str, lines: Iterable[str]) -> None:
     """Append tab-separated lines to a table of ours; the caller escapes what is not a number."""
     body = "\n".join(lines)
@@ -42,9 +58,24 @@ def copy_lines(cursor: Cursor, *, table: str, columns: str, lines: Iterable[str]
             copy.write(body + "\n")
 
 
-def escaped(text: str) -> str:
-    """A text as COPY wants it; texts of ours hold no other control characters."""
-    return text.replace("\\", "\\\\") if "\\" in text else text
+def copy_rows(cursor: Cursor, *, table: str, columns: str, rows: Iterable[bytes]) -> None:
+    """Append binary rows to a table of ours; half the work of lines, for the tables that grow."""
+    body = b"".join(rows)
+    if body:
+        statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+        with cursor.copy(statement) as copy:
+            copy.write(b"".join((COPY_HEAD, body, COPY_END)))
+
+
+def copied_text(text: str) -> bytes:
+    """A text as a field of a binary row."""
+    encoded = text.encode()
+    return pack("!i", len(encoded)) + encoded
+
+
+def copied_time(instant: datetime) -> int:
+    """An aware instant as binary rows hold it: microseconds since 2000."""
+    return (instant - COPY_ZERO) // MICROSECOND
 
 
 def array(numbers: Iterable[int]) -> str:

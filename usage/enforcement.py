@@ -137,7 +137,8 @@ def settle(
     totals: Mapping[tuple[int, date], int],
     now: datetime,
 ) -> None:
-    """Bring blocks and notices of locked subscribers up to date.
+    """Bring blocks and notices of locked subscribers up to date. Notices tell of one's own tokens,
+    but that all is used up only once a pool has nothing left for its member either.
 
     `latest` is the time of each one's newest event in hand, `totals` the priced overage (mt) by
     subscriber and cycle. Sets `blocked` on the profiles.
@@ -157,7 +158,10 @@ def settle(
         if active and 2 * left <= size and size:  # the first threshold at least
             used = (size - left) * 100 // size
             told = profile.noticed_percent if profile.noticed_cycle == cycle else 0
-            if percents := [percent for percent in notices.SHARES if told < percent <= used]:
+            percents = [percent for percent in notices.SHARES if told < percent <= used]
+            if used == 100 and owner in standing.memberships and standing.has_left(owner, now):
+                percents = [percent for percent in percents if percent < 100]  # the pool goes on
+            if percents:
                 reached.append(Reached(owner, percents))
     if reached:
         notices.tell(cursor, reached, cycle=cycle, now=now)

@@ -17,18 +17,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
 
-from django.db import connection
-
-from accounts import keys
 from config import clock
 from config.dberrors import is_contention, is_lost_connection
 from config.errors import DomainError
 
 from .arriving import Delivery
 from .batches import BatchResult
-from .database import fast_cursor
+from .callers import NotAdmitted, admitted
+from .database import hand_back
 from .ingest import ingest_together
-from .models import Node, UsageBatch
+from .models import UsageBatch
 
 SMALL_EVENTS = 50  # more are worth a transaction of their own
 MOST_EVENTS = 2000  # in one transaction
@@ -36,21 +34,6 @@ MOST_PAUSE_SECONDS = 0.02  # float: a pause, no amount
 WAIT_SECONDS = 30
 SCOPE = "usage:write"
 logger = logging.getLogger(__name__)
-
-# The keys of nodes that are switched on, with the nodes they speak for.
-CALLERS = """
-    SELECT key.public_id, key.id, key.secret_hash, key.scopes, key.expires_at, key.revoked_at,
-           key.last_used_at, node.id, node.name, node.sources
-      FROM accounts_apikey AS key
-      JOIN usage_nodekey AS held ON held.api_key_id = key.id
-      JOIN usage_node AS node ON node.id = held.node_id
-     WHERE key.public_id = ANY(%(public_ids)s) AND node.active
-     ORDER BY key.public_id
-"""
-
-
-class NotAdmitted(Exception):
-    """The token is no node's key in force that may report usage; nothing of it was stored."""
 
 
 class TooBusy(DomainError):
@@ -202,7 +185,7 @@ def count_together(reports: Sequence[Report], now: datetime) -> list[BatchResult
     gets its error. Raises when the database is away or busy; then nothing is known to be stored.
     """
     try:
-        callers = admitted(reports, now=now)
+        callers = admitted([report.token for report in reports], scope=SCOPE, now=now)
         kind = UsageBatch.Kind.EVENTS
         deliveries = [
             Delivery(node=node, events=report.events, kind=kind, sequence=report.sequence)
@@ -212,8 +195,7 @@ def count_together(reports: Sequence[Report], now: datetime) -> list[BatchResult
         counted = iter(_counted(deliveries, now))
         return [NotAdmitted() if node is None else next(counted) for node in callers]
     finally:
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()  # to the pool, for the next leader
+        hand_back()  # for the next leader
 
 
 def _counted(deliveries: Sequence[Delivery], now: datetime) -> list[BatchResult | BaseException]:
@@ -231,28 +213,6 @@ def _alone(delivery: Delivery, now: datetime) -> BatchResult | BaseException:
         return ingest_together([delivery], now=now)[0]
     except Exception as error:
         return error
-
-
-def admitted(reports: Sequence[Report], *, now: datetime) -> list[Node | None]:
-    """The node behind each report's token, None where it may not report; one query for all."""
-    parts = {report.token: keys.split_token(report.token) for report in reports}
-    public_ids = sorted({public_id for public_id, _secret in parts.values() if public_id})
-    with fast_cursor() as cursor:
-        rows = cursor.execute(CALLERS, {"public_ids": public_ids}, prepare=True).fetchall()
-    found = {
-        row[0]: (keys.StoredKey(*row[1:7]), Node(pk=row[7], name=row[8], sources=row[9]))
-        for row in rows
-    }
-    nodes: dict[str, Node | None] = {}
-    used = {}
-    for token, (public_id, secret) in parts.items():
-        key, node = found.get(public_id, (None, None))
-        admits = keys.admits(key, secret=secret, now=now)
-        nodes[token] = node if key is not None and admits and SCOPE in key.scopes else None
-        if key is not None and admits:
-            used[key.id] = key
-    keys.note_use(used.values(), now=now)
-    return [nodes[report.token] for report in reports]
 
 
 take = Gathering(count_together).take

@@ -11,7 +11,7 @@ without a UUID meet only if the tags of two sources agree; among 10,000 sources:
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from functools import lru_cache
@@ -21,14 +21,8 @@ from struct import pack
 import psycopg
 from django.db import IntegrityError, transaction
 
-from .database import Cursor
+from .database import COPY_ZERO, Cursor, copy_rows
 from .decoding import Candidate
-
-# What COPY takes as binary: a head, rows, an end. Days are counted from here.
-COPY_KEYS = "COPY usage_eventkey (key, content, day) FROM STDIN (FORMAT binary)"
-COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_END = b"\xff\xff"
-DAY_ZERO = date(2000, 1, 1)
 
 # Claims keys when some are taken; returns those that were free.
 CLAIM_KEYS = """
@@ -151,20 +145,21 @@ def _claim(cursor: Cursor, wanted: Mapping[bytes, bytes], *, day: date) -> Colle
     if not wanted:
         return ()
     try:
-        with transaction.atomic(), cursor.copy(COPY_KEYS) as copy:
-            copy.write(_rows(wanted, day))
+        with transaction.atomic():
+            copy_rows(
+                cursor,
+                table="usage_eventkey",
+                columns="key, content, day",
+                rows=_rows(wanted, day),
+            )
         return wanted.keys()
     except (IntegrityError, psycopg.errors.UniqueViolation):
         claim = {"keys": list(wanted), "contents": list(wanted.values()), "day": day}
         return {bytes(key) for (key,) in cursor.execute(CLAIM_KEYS, claim)}
 
 
-def _rows(wanted: Mapping[bytes, bytes], day: date) -> bytes:
-    """The body of COPY_KEYS: each row the number of its fields, each field behind its length."""
-    last = pack("!ii", 4, (day - DAY_ZERO).days)
+def _rows(wanted: Mapping[bytes, bytes], day: date) -> Iterator[bytes]:
+    last = pack("!ii", 4, (day - COPY_ZERO.date()).days)
     length = pack("!i", CONTENT_BYTES)
-    parts = [COPY_HEAD]
     for key, content in wanted.items():
-        parts += (pack("!hi", 3, len(key)), key, length, content, last)
-    parts.append(COPY_END)
-    return b"".join(parts)
+        yield b"".join((pack("!hi", 3, len(key)), key, length, content, last))

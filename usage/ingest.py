@@ -16,10 +16,10 @@ from django.db import connection, transaction
 
 from config.retrying import retry_transaction
 
-from .arriving import Arrival, Delivery, arrive, owners_of
+from .arriving import EVENT_COLUMNS, Arrival, Delivery, arrive, owners_of
 from .batches import BatchResult, add_batches, quarantine
 from .charging import charge
-from .database import Cursor, copy_lines, fast_cursor
+from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .identity import Verdict, judge
 from .locking import Profile, lock_owners, read_standing
@@ -28,11 +28,6 @@ from .periods import day_of
 
 # As many events as are worth a second transaction rather than waiting for whoever is locked.
 LARGE_EVENTS = 200
-
-EVENT_COLUMNS = (
-    "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
-    "occurred_at, input_tokens, cached_tokens, output_tokens, reasoning_tokens, mt, late"
-)
 
 Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
 
@@ -55,7 +50,8 @@ def ingest(
 
 
 def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[BatchResult]:
-    """Count several deliveries, a batch each, as if they came one after the other."""
+    """Count several deliveries, a batch each; of events that share a key, whichever is counted
+    first wins: the earlier one, unless its subscriber has to be waited for."""
     read = [read_events(delivery.events, now=now) for delivery in deliveries]
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
     if sum(map(len, read)) < LARGE_EVENTS or connection.in_atomic_block:
@@ -139,14 +135,14 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
 
 def write_events(cursor: Cursor, arrivals: Sequence[Arrival]) -> None:
     """Write the new events of batches, late ones as charging has marked them."""
-    copy_lines(
+    copy_rows(
         cursor,
         table="usage_usageevent",
         columns=EVENT_COLUMNS,
-        lines=(
-            f"{line}{'ft'[usage.late]}"
+        rows=(
+            row + (b"\1" if usage.late else b"\0")
             for arrival in arrivals
-            for line, usage in zip(arrival.lines, arrival.usages, strict=True)
+            for row, usage in zip(arrival.rows, arrival.usages, strict=True)
         ),
     )
 

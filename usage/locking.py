@@ -62,9 +62,10 @@ OPEN_BUCKETS = """
     SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until,
            cardinality(bucket.model_ids) = 0, bucket.created_at, bucket.id, bucket.valid_from,
            bucket.remaining_mt - bucket.reserved_mt, bucket.granted_mt + bucket.adjusted_mt,
-           bucket.reserved_mt, bucket.pool_id,
+           bucket.reserved_mt,
            CASE WHEN cardinality(bucket.model_ids) > 0 THEN bucket.model_ids END,
-           bucket.minute_from, bucket.minute_until
+           CASE WHEN bucket.minute_until - bucket.minute_from <> 1440
+                THEN ARRAY[bucket.minute_from, bucket.minute_until] END
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s::bigint[]) AND bucket.closed_at IS NULL
      ORDER BY bucket.subscriber_id, bucket.id
@@ -257,6 +258,9 @@ def read_standing(
         _read_pool_usage(cursor, memberships, now)
     own = _open_buckets(cursor, OPEN_BUCKETS, sorted(profiles)) if profiles else {}
     of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
+    for pool_id, shared in of_pools.items():
+        for bucket in shared:
+            bucket.pool_id = pool_id
     return Standing(profiles, own, memberships, of_pools)
 
 

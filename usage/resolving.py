@@ -13,7 +13,7 @@ from .normalising import Counts
 HOLDERS = """
     SELECT assignment.msisdn, assignment.subscriber_id, assignment.valid_from
       FROM accounts_numberassignment AS assignment
-     WHERE assignment.msisdn = ANY(%(msisdns)s)
+     WHERE assignment.msisdn = ANY(%(msisdns)s::text[])
      ORDER BY assignment.msisdn, assignment.valid_from
 """
 
@@ -92,8 +92,9 @@ class Subjects:
         self._holders: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
         self._ids: dict[str, int] = {}
         self._keys: dict[str, tuple[int, int]] = {}
-        if msisdns := [text for text in named if text.startswith("+")]:
-            rows = cursor.execute(HOLDERS, {"msisdns": msisdns}, prepare=True).fetchall()
+        if msisdns := [text for text in named if _is_number(text)]:
+            texts = f"{{{','.join(msisdns)}}}"  # a list takes psycopg three times as long
+            rows = cursor.execute(HOLDERS, {"msisdns": texts}, prepare=True).fetchall()
             for msisdn, subscriber_id, start in rows:
                 self._holders[msisdn].append((subscriber_id, start))
         if ids := [int(text) for text in named if _is_id(text)]:
@@ -125,6 +126,10 @@ def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:
         if start <= at:
             found = subscriber_id
     return found
+
+
+def _is_number(text: str) -> bool:
+    return text.startswith("+") and text.isascii() and text[1:].isdigit()
 
 
 def _is_id(text: str) -> bool:

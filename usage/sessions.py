@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from .database import Cursor
+from .database import Cursor, array
 
 MT = 1000  # of a standard token
 
@@ -194,7 +194,7 @@ def move_reserved(cursor: Cursor, moves: Iterable[tuple[int, int]]) -> None:
     moved = sorted((bucket_id, mt) for bucket_id, mt in net.items() if mt)
     if moved:
         ids, mts = zip(*moved, strict=True)
-        cursor.execute(MOVE_RESERVED, {"bucket_ids": list(ids), "mts": list(mts)}, prepare=True)
+        cursor.execute(MOVE_RESERVED, {"bucket_ids": array(ids), "mts": array(mts)}, prepare=True)
 
 
 def move_reserved_payg(cursor: Cursor, *, subscriber_id: int, mt: int) -> None:
@@ -229,8 +229,8 @@ def store(
         "state": session.state,
         "sequence": sequence,
         "granted_mt": session.granted_mt,
-        "hold_bucket_ids": session.hold_bucket_ids,
-        "hold_mts": session.hold_mts,
+        "hold_bucket_ids": array(session.hold_bucket_ids),
+        "hold_mts": array(session.hold_mts),
         "hold_payg_mt": session.hold_payg_mt,
         "notify_url": session.notify_url,
         "supervised_until": supervised_until,

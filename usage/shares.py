@@ -7,7 +7,7 @@ from .locking import Membership, Taken
 from .models import Bucket, PoolMember, PoolUsage, QuotaSession
 from .models.pools import UNCAPPED
 from .periods import cycle_of, day_of, next_cycle
-from .waterfall import OpenBucket
+from .waterfall import WHOLE_DAY, OpenBucket
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def pool_share(*, subscriber_id: int, goes_first: bool, now: datetime) -> PoolSh
 
 def as_open(bucket: Bucket) -> OpenBucket:
     """A stored bucket as the waterfall sees it."""
+    minutes = bucket.minute_from, bucket.minute_until
     return OpenBucket(
         owner_id=bucket.subscriber_id or bucket.pool_id or 0,
         priority=bucket.priority,
@@ -99,10 +100,9 @@ def as_open(bucket: Bucket) -> OpenBucket:
         available_mt=bucket.remaining_mt - bucket.reserved_mt,
         size_mt=bucket.granted_mt + bucket.adjusted_mt,
         reserved_mt=bucket.reserved_mt,
-        pool_id=bucket.pool_id,
         model_ids=bucket.model_ids,
-        minute_from=bucket.minute_from,
-        minute_until=bucket.minute_until,
+        hours=None if minutes[1] - minutes[0] == WHOLE_DAY else minutes,
+        pool_id=bucket.pool_id,
     )
 
 

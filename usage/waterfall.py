@@ -28,21 +28,18 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
     available_mt: int
     size_mt: int
     reserved_mt: int = 0
-    pool_id: int | None = None
     model_ids: Sequence[int] | None = None  # unless it is for all models
-    minute_from: int = 0
-    minute_until: int = WHOLE_DAY
+    hours: Sequence[int] | None = None  # (from, until) minute of the day, unless it is for all
+    pool_id: int | None = None
 
     def is_valid(self, at: datetime) -> bool:
         """Whether the instant lies in its validity, and in its hours if it has some."""
         if not self.valid_from <= at < self.valid_until:
             return False
-        if self.minute_until - self.minute_from == WHOLE_DAY:
+        if self.hours is None:
             return True
-        minute = minute_of_day(at)
-        if self.minute_from < self.minute_until:
-            return self.minute_from <= minute < self.minute_until
-        return minute >= self.minute_from or minute < self.minute_until
+        minute, (start, end) = minute_of_day(at), self.hours
+        return start <= minute < end if start < end else minute >= start or minute < end
 
     def pays_for(self, *, model_id: int, at: datetime) -> bool:
         """Whether an event of this model at this instant may draw on the bucket."""

@@ -25,14 +25,15 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules whose functions are timed; what a module no longer has is left out.
 STEPS = {
     "usage.ingest": (
-        "read_events _ingest claim record _of_own_sources _resolve _take _count _blocked "
-        "add_batches quarantine charge judge"
+        "read_events arrive lock_owners _set_aside claim judge read_standing charge write_events "
+        "record _tally add_batches quarantine"
     ),
+    "usage.arriving": "_of_own_sources _resolve",
     "usage.charging": (
-        "lock_standing _mark_late burn priced_totals _price _write _write_overage "
-        "_write_pool_usage add_cycle_overage"
+        "_mark_late burn priced_totals _price _write _write_overage _write_pool_usage "
+        "add_cycle_overage"
     ),
-    "usage.locking": "lock_profiles lock_pools _memberships _read_pool_usage _open_buckets",
+    "usage.locking": "_lock_profiles lock_pools _memberships _read_pool_usage _open_buckets",
     "usage.enforcement": "settle",
 }
 

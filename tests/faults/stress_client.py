@@ -14,6 +14,7 @@ from config.errors import DomainError
 from tests.faults.stress_processes import Plan, Report
 from tests.usage.conftest import END, HOUR, NOON, START, event
 from usage import corrections, enforcement, ledger, movements, pools, quota, supervising
+from usage import ingest as ingest_module
 from usage.arriving import Delivery
 from usage.ingest import ingest, ingest_together
 from usage.ledger import Grant
@@ -23,6 +24,7 @@ from usage.normalising import Counts
 from usage.quota import Ask
 
 WALKED_AT_ONCE = 4  # sessions of a process
+LARGE_EVENTS = 20  # to half of the processes: they set aside who is locked
 STROKE_SECONDS = 1.0  # how often all come together
 GATHERING_SECONDS = 0.2  # for those who are late
 
@@ -45,6 +47,8 @@ class Client:
 
     def run(self) -> Report:
         """Act until the time or the number of actions is over; no error ends it."""
+        if self.index % 2:
+            ingest_module.LARGE_EVENTS = LARGE_EVENTS
         actions = self.actions()
         while self._goes_on(time.monotonic() - self.began):
             self.turn += 1

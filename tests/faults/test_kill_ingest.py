@@ -130,7 +130,7 @@ def test_a_backend_that_dies_in_the_middle_is_tried_again(node: Node, month: Buc
 def test_a_commit_whose_answer_was_lost_shows_as_duplicates(
     node: Node, month: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = ingest_module._ingest
+    honest = ingest_module._count
     losses = [OperationalError("the connection was lost after the commit")]
 
     def loses_its_first_answer(*arguments: Any, **told: Any) -> Any:
@@ -139,7 +139,7 @@ def test_a_commit_whose_answer_was_lost_shows_as_duplicates(
             raise losses.pop()
         return result
 
-    monkeypatch.setattr(ingest_module, "_ingest", loses_its_first_answer)
+    monkeypatch.setattr(ingest_module, "_count", loses_its_first_answer)
     assert counts(send(node, event("e1", 10), event("e2", 5))) == (0, 2, 0, 0)
     assert left(month) == 985_000
     assert UsageEvent.objects.count() == 2

@@ -9,7 +9,7 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from accounts import keys, lifecycle
-from accounts.models import Account, Subscriber
+from accounts.models import Account, OutboxMessage, Subscriber
 from usage import balances, enforcement, ledger, pools, profiles, proof
 from usage.ledger import Grant, GrantReused
 from usage.models import (
@@ -282,6 +282,25 @@ def test_members_at_once_share_to_the_last_token(node: Node, account: Account, p
 
 
 # --- API
+
+
+def test_who_may_go_on_with_a_pool_is_not_told_that_all_is_used_up(
+    node: Node, bare: Subscriber, pool: Pool
+) -> None:
+    give(bare, 10)
+    join(pool, bare)
+    fill(pool, 5)
+
+    def told() -> list[str]:
+        messages = OutboxMessage.objects.filter(subscriber_id=bare.pk).order_by("id")
+        return [one.template for one in messages]
+
+    send(node, event("e1", 12))
+    assert told() == ["used_50", "used_80"]
+    send(node, event("e2", 2))
+    assert told() == ["used_50", "used_80"]
+    send(node, event("e3", 1))
+    assert told() == ["used_50", "used_80", "used_100"]
 
 
 @pytest.fixture

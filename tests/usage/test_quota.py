@@ -15,7 +15,7 @@ from .conftest import BORN, NOON, SECOND, event, give, send
 from .quota_calls import SUBJECT, amounts, create, release, terms, update
 from .test_charging import payg
 
-pytestmark = pytest.mark.usefixtures("clock_at_noon")
+pytestmark = pytest.mark.usefixtures("clock_at_noon", "way")
 
 
 def test_a_create_holds_what_is_asked_and_answers_as_the_contract_says(

@@ -15,7 +15,7 @@ from usage.nodes import create_node
 from .conftest import BORN, NOON, client_of, event, give
 from .quota_calls import SUBJECT, URL, amounts, create, release, update
 
-pytestmark = pytest.mark.usefixtures("clock_at_noon")
+pytestmark = pytest.mark.usefixtures("clock_at_noon", "way")
 
 
 def test_without_events_no_batch_is_written(collector: APIClient, subscriber: Subscriber) -> None:

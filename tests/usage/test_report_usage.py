@@ -5,29 +5,19 @@ import json
 from typing import Any
 
 import pytest
-from rest_framework.test import APIClient, ForceAuthClientHandler
+from rest_framework.test import APIClient
 
 from accounts import keys
 from accounts.models import Subscriber
 from usage.models import Bucket, Node, QuarantinedEvent, UsageBatch, UsageEvent
 
 from .conftest import BORN, NOON, client_of, event, left
-from .short_way import patched
 
 URL = "/api/v1/usage/events"
 BATCH = "application/cloudevents-batch+json"
 LINES = "application/x-ndjson"
 
-pytestmark = pytest.mark.usefixtures("clock_at_noon", "subscriber")
-
-
-@pytest.fixture(autouse=True, params=["by the view", "by the short way"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small reports have a way of their own, by which everything must be as by the view."""
-    if request.param == "by the short way":
-        handler = ForceAuthClientHandler.__call__
-        monkeypatch.setattr(ForceAuthClientHandler, "__call__", patched(handler))
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("clock_at_noon", "subscriber", "way")
 
 
 def post(client: APIClient, body: Any, kind: str = BATCH, **headers: str) -> Any:

@@ -35,6 +35,22 @@ def test_a_numbered_report_keeps_its_number(token: str) -> None:
     assert UsageBatch.objects.get().sequence == 7
 
 
+def test_a_large_report_goes_a_way_of_its_own(token: str) -> None:
+    body = events(51) + b" " * 2**16
+    status, answer = post(token, body, query="sequence=7")
+    assert (status, json.loads(answer)["accepted"]) == (OK, 51)
+    assert json.loads(post(token, body)[1])["duplicate"] == 51
+    assert [one.sequence for one in UsageBatch.objects.order_by("id")] == [7, None]
+
+
+def test_a_large_report_that_does_not_go_well_is_the_views(token: str, settings: Settings) -> None:
+    assert post(token + "x", events(51))[0] == PASSED_ON
+    assert post(token, events(51) + b"]")[0] == PASSED_ON
+    settings.USAGE_MAX_EVENTS = 50
+    assert post(token, events(51))[0] == PASSED_ON
+    assert not UsageBatch.objects.exists()
+
+
 @pytest.mark.parametrize(
     "query", ["sequence=-1", "sequence=x", "sequence=", "sequence=1&a=2", "sequence=" + "9" * 19]
 )
@@ -46,7 +62,6 @@ def test_a_query_that_is_more_than_a_number_is_the_views(token: str, query: str)
 @pytest.mark.parametrize(
     ("body", "more"),
     [
-        (events(51), {}),
         (events(1) + b" " * 2**16, {}),
         (gzip.compress(events(1)), {"HTTP_CONTENT_ENCODING": "gzip"}),
         (events(1), {"REQUEST_METHOD": "PUT"}),

@@ -5,8 +5,9 @@ kind of evidence; amounts are whole standard tokens.
 """
 
 import json
+from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from django.conf import settings
@@ -23,6 +24,7 @@ from config.errors import DomainError
 
 from .. import callbacks, quota
 from ..decoding import UNREADABLE, BodyTooLarge, UnreadableBody
+from ..models import Node
 from .nodes import EventError, ExhaustedSubject, node_of, read_body
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -30,6 +32,8 @@ Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
+Verb = Literal["create", "update", "release"]
+SCOPE = "quota:write"
 RESULTS = ["SUCCESS", "QUOTA_LIMIT_REACHED", "USER_UNKNOWN", "SERVICE_DENIED", "RATING_FAILED"]
 
 
@@ -117,9 +121,8 @@ class SessionAnswer(serializers.Serializer[Any]):
     exhausted = ExhaustedSubject(many=True, required=False)
 
 
-def read_ask(request: Request, *, verb: str) -> tuple[Body, quota.Ask]:
+def read_ask(raw: bytes, *, verb: Verb) -> tuple[Body, quota.Ask]:
     """A body and the question in it; raises UnreadableBody, BodyTooLarge or MandatoryMissing."""
-    raw = read_body(request)
     try:
         body = _body.decode(raw)
         same = json.dumps([verb, msgspec.json.decode(raw)], sort_keys=True)
@@ -145,6 +148,44 @@ def read_ask(request: Request, *, verb: str) -> tuple[Body, quota.Ask]:
     )
 
 
+def answer_to(raw: bytes, *, verb: Verb, node: Node, now: datetime, ref: str = "") -> quota.Answer:
+    """Answer a node's body, whichever way it came; `ref` is the session's unless it is created.
+
+    Raises UnreadableBody, BodyTooLarge, MandatoryMissing, and what the verb raises. Asking twice
+    does no harm: what raised stored nothing, and what was stored is told again as it was.
+    """
+    body, ask = read_ask(raw, verb=verb)
+    if verb == "create":
+        return _create(body, ask, node=node, now=now)
+    go_on = quota.update if verb == "update" else quota.release
+    return go_on(node=node, ref=ref, ask=ask, now=now)
+
+
+def _create(body: Body, ask: quota.Ask, *, node: Node, now: datetime) -> quota.Answer:
+    if not body.session or not body.subject or not body.model:
+        raise MandatoryMissing("session, subject and model must be there.")
+    if body.one_shot and not body.events:
+        raise MandatoryMissing("A one-shot debit needs the events to be charged.")
+    if body.notify_url:
+        callbacks.check_url(body.notify_url)
+    return quota.create(
+        node=node,
+        name=body.session,
+        subject=body.subject,
+        model=body.model,
+        ask=ask,
+        notify_url=body.notify_url,
+        one_shot=body.one_shot,
+        now=now,
+    )
+
+
+def _respond(request: Request, verb: Verb, ref: str = "") -> Response:
+    raw = read_body(request)
+    answer = answer_to(raw, verb=verb, node=node_of(request), ref=ref, now=clock.now())
+    return Response(answer.body, status=answer.status)
+
+
 class QuotaSessions(APIView):
     """Open a session and hold up to `requested` tokens of the subscriber's for this node.
 
@@ -154,30 +195,13 @@ class QuotaSessions(APIView):
     """
 
     authentication_classes = [KeyAuthentication]
-    permission_classes = [scope_required("quota:write")]
+    permission_classes = [scope_required(SCOPE)]
 
     @extend_schema(
         operation_id="quota_create", request=SessionInput, responses={201: SessionAnswer}
     )
     def post(self, request: Request) -> Response:
-        body, ask = read_ask(request, verb="create")
-        if not body.session or not body.subject or not body.model:
-            raise MandatoryMissing("session, subject and model must be there.")
-        if body.one_shot and not body.events:
-            raise MandatoryMissing("A one-shot debit needs the events to be charged.")
-        if body.notify_url:
-            callbacks.check_url(body.notify_url)
-        answer = quota.create(
-            node=node_of(request),
-            name=body.session,
-            subject=body.subject,
-            model=body.model,
-            ask=ask,
-            notify_url=body.notify_url,
-            one_shot=body.one_shot,
-            now=clock.now(),
-        )
-        return Response(answer.body, status=answer.status)
+        return _respond(request, "create")
 
 
 class QuotaUpdate(APIView):
@@ -188,23 +212,19 @@ class QuotaUpdate(APIView):
     """
 
     authentication_classes = [KeyAuthentication]
-    permission_classes = [scope_required("quota:write")]
+    permission_classes = [scope_required(SCOPE)]
 
     @extend_schema(operation_id="quota_update", request=UpdateInput, responses=SessionAnswer)
     def post(self, request: Request, ref: str) -> Response:
-        _read, ask = read_ask(request, verb="update")
-        answer = quota.update(node=node_of(request), ref=ref, ask=ask, now=clock.now())
-        return Response(answer.body, status=answer.status)
+        return _respond(request, "update", ref)
 
 
 class QuotaRelease(APIView):
     """Report what was used last and give back the rest; the session is over."""
 
     authentication_classes = [KeyAuthentication]
-    permission_classes = [scope_required("quota:write")]
+    permission_classes = [scope_required(SCOPE)]
 
     @extend_schema(operation_id="quota_release", request=ReleaseInput, responses=SessionAnswer)
     def post(self, request: Request, ref: str) -> Response:
-        _read, ask = read_ask(request, verb="release")
-        answer = quota.release(node=node_of(request), ref=ref, ask=ask, now=clock.now())
-        return Response(answer.body, status=answer.status)
+        return _respond(request, "release", ref)

@@ -1,17 +1,17 @@
-"""The short way of small reports: from the web server to the engine past Django's request cycle.
+"""The short way: from the web server to the engine past Django's request cycle.
 
-An event a request is what most gateways send, and there Django's handler, its middleware and DRF
-cost more than counting the event. Only what goes well is answered here: a small plain body by an
-admitted key. All else is told by the view as ever, which does it again from the start.
+An event a request is what most gateways send, and before and after each inference they ask for
+quota. There Django's handler, its middleware and DRF cost more than the work. Only what goes well
+is answered here: a plain body by an admitted key. All else is told by the view as ever, which does
+it again from the start.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from http.client import responses
 from io import BytesIO
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from django.conf import settings
@@ -20,39 +20,59 @@ from accounts.authentication import bearer_token
 from config.errors import problem_response
 from config.metrics import observe
 
-from ..decoding import split_body
-from ..gathering import SMALL_EVENTS, Report, TooBusy, take
+from ..gathering import TooBusy
 
-ROUTE = "api/v1/usage/events"
-SEQUENCE = re.compile(r"sequence=[0-9]{1,18}")
-OK, UNAVAILABLE = 200, 503
+UNAVAILABLE = 503
 SMALL_BYTES = 64 * 1024
 TURN_SECONDS = 30
-HEADERS = [("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff")]
+JSON = "application/json"
+HEADERS = [("Content-Type", JSON), ("X-Content-Type-Options", "nosniff")]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]
 Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
+Told = tuple[int, Any]  # status, what the body shows
+
 _encode = msgspec.json.Encoder().encode
 
 
-class ShortWay:
-    """A WSGI application in front of Django's."""
+class Call(NamedTuple):
+    """What of a request is looked at; its token is not checked yet."""
 
-    def __init__(self, django: Application) -> None:
+    token: str
+    query: str
+    content_type: str
+    body: bytes
+
+
+class Way(NamedTuple):
+    """How requests of a route are served. None, and all that is raised except for what may pass
+    a moment later, leaves them to the view."""
+
+    route: str
+    serve: Callable[[Call], Told | None]
+    most_bytes: int = SMALL_BYTES
+
+
+class ShortWay:
+    """A WSGI application in front of another, for the paths that have a way."""
+
+    def __init__(self, django: Application, find: Callable[[str], Way | None]) -> None:
         self._django = django
+        self._find = find
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != f"/{ROUTE}" or not (size := _small(environ)):
+        way = self._find(environ["PATH_INFO"])
+        if way is None or not (size := _plain(environ, way.most_bytes)):
             return self._django(environ, start_response)
         started = time.perf_counter()
         body = environ["wsgi.input"].read(size)
-        answer = _answer(environ, body)
+        answer = _answer(way, environ, body)
         if answer is None:
             return self._django(environ | {"wsgi.input": BytesIO(body)}, start_response)
-        observe("POST", ROUTE, answer[0], time.perf_counter() - started)
+        observe("POST", way.route, answer[0], time.perf_counter() - started)
         return _send(answer, start_response)
 
 
@@ -76,18 +96,19 @@ class InTurn:
             self._turns.release()
 
 
-def _small(environ: Environ) -> int:
+def _plain(environ: Environ, most: int) -> int:
     """The size of a body that may go the short way, 0 for others."""
     length = environ.get("CONTENT_LENGTH") or ""
     if (
         environ["REQUEST_METHOD"] != "POST"
         or not (length.isascii() and length.isdecimal() and len(length) < 10)
         or environ.get("HTTP_CONTENT_ENCODING")
+        or not ("*/*" in (takes := environ.get("HTTP_ACCEPT", "*/*")) or takes == JSON)
         or (settings.SECURE_SSL_REDIRECT and not _is_secure(environ))
     ):
         return 0
     size = int(length)
-    return size if size <= min(SMALL_BYTES, settings.USAGE_MAX_BYTES) else 0
+    return size if size <= min(most, settings.USAGE_MAX_BYTES) else 0
 
 
 def _is_secure(environ: Environ) -> bool:
@@ -99,22 +120,18 @@ def _is_secure(environ: Environ) -> bool:
     return bool(environ["wsgi.url_scheme"] == "https")
 
 
-def _answer(environ: Environ, body: bytes) -> Answer | None:
-    """The answer to a report that goes well, or that comes while the database is away or busy."""
+def _answer(way: Way, environ: Environ, body: bytes) -> Answer | None:
+    """The answer to what goes well, or what comes while the database is away or busy."""
     token = bearer_token(environ.get("HTTP_AUTHORIZATION", ""))
-    query = environ.get("QUERY_STRING", "")
-    if not token or (query and not SEQUENCE.fullmatch(query)):
+    if not token:
         return None
-    sequence = int(query.partition("=")[2]) if query else None
+    query, content_type = environ.get("QUERY_STRING", ""), environ.get("CONTENT_TYPE", "")
     try:
-        events = split_body(body=body, content_type=environ.get("CONTENT_TYPE", ""), encoding="")
-        if len(events) > SMALL_EVENTS:
-            return None
-        result = take(Report(token, events, sequence))
+        told = way.serve(Call(token, query, content_type, body))
     except Exception as error:
         # Whatever else it is (a refused key, a body that does not read, a bug), the view tells it.
         return _unavailable(error)
-    return OK, HEADERS, _encode(result.shown())
+    return None if told is None else (told[0], HEADERS, _encode(told[1]))
 
 
 def _unavailable(error: Exception) -> Answer | None:

@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from config import clock
+from usage.ingest import LARGE_EVENTS
 
 from .journal import MT_PER_TOKEN, Journal, SentEvent, Told
 from .world import SOURCE, Carrier
@@ -137,8 +138,11 @@ class Node:
         self.recent: list[SentEvent] = []
 
     def report_batch(self) -> None:
-        """New events, among them some that went before, by this node or by another."""
-        events = [self._event() for _number in range(self.dice.randrange(10, 40))]
+        """New events, among them some that went before, by this node or by another. Some batches
+        are as large as those that set aside who is locked."""
+        few = self.dice.randrange(10, 40)
+        count = few if self.dice.randrange(8) else LARGE_EVENTS + few
+        events = [self._event() for _number in range(count)]
         events += self.dice.sample(self.recent, min(len(self.recent), self.dice.randrange(8)))
         self.recent = events[-60:]
         self.dice.shuffle(events)

@@ -1,0 +1,194 @@
+"""A large batch does not wait for subscribers whom others hold: it counts the rest first."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from accounts.models import Account, Subscriber
+from usage import ingest as ingest_module
+from usage import pools, proof
+from usage.batches import BatchResult
+from usage.ledger import Grant
+from usage.models import Node, UsageBatch, UsageEvent
+
+from .conftest import END, NOON, START, counts, event, give, make_subscriber, send
+from .test_concurrency import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PEOPLE, EVENTS = 4, 240
+
+
+@pytest.fixture
+def crowd(account: Account) -> list[Subscriber]:
+    """Four subscribers, each with 600 tokens: enough for 60 events of ten."""
+    people = [make_subscriber(account, f"+861390000030{number}") for number in range(PEOPLE)]
+    for one in people:
+        give(one, 600)
+    return people
+
+
+def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
+    return [
+        event(f"e{number}", tokens, subject=crowd[number % PEOPLE].msisdn)
+        for number in range(EVENTS)
+    ]
+
+
+@contextmanager
+def reported_while_held(
+    statement: str, ids: list[int], report: Callable[[], BatchResult]
+) -> Iterator[Future[BatchResult]]:
+    """Lock rows here while another thread reports; inside, that thread waits for them."""
+
+    def in_thread() -> BatchResult:
+        try:
+            return report()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement, [ids])
+        reported = pool.submit(in_thread)
+        _until_it_waits(reported, cursor)
+        yield reported
+
+
+def _until_it_waits(reported: Future[BatchResult], cursor: Any) -> None:
+    for _look in range(500):
+        assert not reported.done(), reported.result()
+        cursor.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.02)")
+        cursor.execute(
+            "SELECT COUNT(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        if cursor.fetchone()[0]:
+            return
+    raise AssertionError("nobody waited for the lock")
+
+
+LOCK_PROFILES = """
+    SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = ANY(%s) FOR NO KEY UPDATE
+"""
+LOCK_POOLS = "SELECT 1 FROM usage_pool WHERE id = ANY(%s) FOR NO KEY UPDATE"
+
+
+def of(person: Subscriber) -> int:
+    return UsageEvent.objects.filter(subscriber_id=person.pk).count()
+
+
+def test_all_but_the_events_of_who_is_held_are_counted_before_the_wait(
+    node: Node, crowd: list[Subscriber]
+) -> None:
+    held = crowd[1]
+    with reported_while_held(
+        LOCK_PROFILES, [held.pk], lambda: send(node, *batch_of(crowd), sequence=7)
+    ) as reported:
+        assert [of(one) for one in crowd] == [60, 0, 60, 60]
+    result = reported.result(timeout=20)
+    assert counts(result) == (EVENTS, 0, 0, 0)
+    assert result.tally.received == EVENTS
+    assert result.tally.debited_mt == EVENTS * 10_000
+    assert of(held) == 60
+    batches = UsageBatch.objects.order_by("id")
+    assert [(one.sequence, one.accepted) for one in batches] == [(7, 180), (None, 60)]
+    assert result.batch_id == batches[0].pk
+    assert proof.verify() == []
+
+
+def test_who_runs_dry_is_told_from_both_parts(node: Node, crowd: list[Subscriber]) -> None:
+    with reported_while_held(
+        LOCK_PROFILES, [crowd[0].pk], lambda: send(node, *batch_of(crowd, tokens=11))
+    ) as reported:
+        pass
+    told = reported.result(timeout=20).exhausted
+    assert told == sorted((str(one.msisdn), "quota_exhausted") for one in crowd)
+
+
+def test_repeats_and_refusals_of_both_parts_stand_in_one_answer(
+    node: Node, crowd: list[Subscriber]
+) -> None:
+    first = batch_of(crowd)
+    send(node, first[0], first[1])
+    again = [first[0], first[1], *first[4:], event("e0", 99, subject=str(crowd[0].msisdn))]
+    again += [event("e1", 99, subject=str(crowd[1].msisdn)), event("x", 1, subject="+86130")]
+    with reported_while_held(LOCK_PROFILES, [crowd[1].pk], lambda: send(node, *again)) as reported:
+        pass
+    result = reported.result(timeout=20)
+    assert counts(result) == (EVENTS - 4, 2, 2, 1)
+    assert result.tally.received == len(again)
+    assert [one.code for one in result.refusals] == ["conflict", "conflict", "unknown_subscriber"]
+    assert all(one.position < two.position for one, two in pairwise(result.refusals))
+    assert proof.verify() == []
+
+
+def test_members_of_a_held_pool_are_set_aside(node: Node, crowd: list[Subscriber]) -> None:
+    pool = pools.create_pool(account_id=crowd[0].account_id, name="Wang", kind="family", now=START)
+    pools.join(pool_id=pool.pk, subscriber_id=crowd[3].pk, actor="clerk", now=START)
+    wanted = Grant(
+        pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=50_000, key="p",
+        valid_from=START, valid_until=END,
+    )  # fmt: skip
+    pools.grant_to_pool(wanted=wanted, now=NOON)
+    with reported_while_held(
+        LOCK_POOLS, [pool.pk], lambda: send(node, *batch_of(crowd, tokens=11))
+    ) as reported:
+        assert [of(one) for one in crowd] == [60, 60, 60, 0]
+    result = reported.result(timeout=20)
+    assert counts(result) == (EVENTS, 0, 0, 0)
+    assert result.tally.debited_mt == 4 * 600_000 + 50_000
+    assert proof.verify() == []
+
+
+def test_a_batch_waits_as_a_whole_when_most_are_held(node: Node, crowd: list[Subscriber]) -> None:
+    held = [one.pk for one in crowd[:3]]
+    with reported_while_held(LOCK_PROFILES, held, lambda: send(node, *batch_of(crowd))) as reported:
+        assert not UsageEvent.objects.exists()
+    assert counts(reported.result(timeout=20)) == (EVENTS, 0, 0, 0)
+    assert [one.accepted for one in UsageBatch.objects.all()] == [EVENTS]
+
+
+def test_a_small_batch_waits(node: Node, crowd: list[Subscriber]) -> None:
+    small = batch_of(crowd)[: ingest_module.LARGE_EVENTS - 1]
+    with reported_while_held(LOCK_PROFILES, [crowd[1].pk], lambda: send(node, *small)) as reported:
+        assert not UsageEvent.objects.exists()
+    assert counts(reported.result(timeout=20)) == (len(small), 0, 0, 0)
+    assert UsageBatch.objects.count() == 1
+
+
+def test_after_a_crash_between_both_parts_the_same_report_counts_the_rest(
+    node: Node, crowd: list[Subscriber], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = ingest_module._count
+
+    def dies_when_it_waits(*arguments: Any, waits: bool) -> Any:
+        if waits:
+            raise OperationalError("the process died here")
+        return honest(*arguments, waits=waits)
+
+    held = crowd[2]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(LOCK_PROFILES, [[held.pk]])
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest_module, "_count", dies_when_it_waits)
+            with pytest.raises(OperationalError, match="died here"):
+                at_once(1, lambda _index: send(node, *batch_of(crowd)))
+    assert [of(one) for one in crowd] == [60, 60, 0, 60]
+    assert proof.verify() == []
+    assert counts(send(node, *batch_of(crowd))) == (60, 180, 0, 0)
+    assert proof.verify() == []
+
+
+def test_large_batches_that_meet_count_every_event_once(
+    node: Node, crowd: list[Subscriber]
+) -> None:
+    results = at_once(6, lambda _index: send(node, *batch_of(crowd)))
+    assert sum(one.tally.accepted for one in results) == EVENTS
+    assert sum(one.tally.duplicate for one in results) == 5 * EVENTS
+    assert all(one.tally.received == EVENTS for one in results)
+    assert [of(one) for one in crowd] == [60] * PEOPLE
+    assert proof.verify() == []
