@@ -22,7 +22,7 @@ from .charging import charge
 from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .identity import Verdict, judge
-from .locking import Profile, lock_owners, read_standing
+from .locking import Membership, Profile, lock_owners, read_standing
 from .models import Node, UsageBatch
 from .periods import day_of
 
@@ -57,8 +57,6 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
     if sum(map(len, read)) < LARGE_EVENTS or connection.in_atomic_block:
         return retry_transaction(lambda: _count(deliveries, read, now, waits=True)).results
     first = retry_transaction(lambda: _count(deliveries, read, now, waits=False))
-    if not first.results:
-        return retry_transaction(lambda: _count(deliveries, read, now, waits=True)).results
     again = [
         (result, msgspec.structs.replace(delivery, sequence=None), events)
         for result, delivery, events in zip(first.results, deliveries, first.aside, strict=True)
@@ -73,10 +71,10 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
 
 
 class _Counted(msgspec.Struct):
-    """Results by delivery (none: nothing was counted), and what was set aside."""
+    """By delivery: its result, and what was set aside."""
 
     results: list[BatchResult]
-    aside: Read = ()
+    aside: Read
 
 
 @transaction.atomic
@@ -84,10 +82,7 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
         arrivals = arrive(cursor, deliveries, read)
-        owners = owners_of(arrivals)
-        profiles, memberships = lock_owners(cursor, owners, now=now, waits=waits)
-        if 2 * len(profiles) < len(owners):
-            return _Counted([])  # two transactions would do no better than one that waits
+        profiles, memberships = _locked(cursor, owners_of(arrivals), now, waits=waits)
         aside = _set_aside(arrivals, profiles)
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
@@ -101,6 +96,27 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
         return _Counted(record(cursor, arrivals, profiles=profiles, now=now), aside)
+
+
+class _TooFew(Exception):
+    """Most of those concerned are held by others; the locks just taken are given back."""
+
+
+def _locked(
+    cursor: Cursor, owners: Sequence[int], now: datetime, *, waits: bool
+) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
+    """Lock subscribers and their pools: all of them, or without `waits` those that are free,
+    unless these are so few that two transactions would do no better than one that waits."""
+    if not waits:
+        try:
+            with transaction.atomic():
+                profiles, memberships = lock_owners(cursor, owners, now=now, waits=False)
+                if 2 * len(profiles) < len(owners):
+                    raise _TooFew
+            return profiles, memberships
+        except _TooFew:
+            pass
+    return lock_owners(cursor, owners, now=now)
 
 
 def _set_aside(arrivals: Sequence[Arrival], profiles: dict[int, Profile]) -> list[list[Candidate]]:
