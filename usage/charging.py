@@ -138,8 +138,10 @@ def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
         mt=usage.mt,
         pool_mt=membership.allowance_mt(day),
     )
-    if taken := sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None):
-        membership.taken.add(day, taken)
+    if membership.taken is not None:
+        taken = sum(mt for bucket, mt in usage.debits if bucket.pool_id is not None)
+        if taken:
+            membership.taken.add(day, taken)
     return uncovered
 
 

@@ -14,6 +14,7 @@ import msgspec
 from config.errors import DomainError
 
 from .database import Cursor, array
+from .models.pools import UNCAPPED
 from .periods import Days, cycle_of
 from .waterfall import OpenBucket
 
@@ -116,14 +117,22 @@ class Membership(msgspec.Struct):
     left_at: datetime | None
     cycle_cap_mt: int
     day_cap_mt: int
-    taken: Taken = msgspec.field(default_factory=Taken)
+    taken: Taken | None = None  # not known: no stay of this member has a cap
 
     def covers(self, at: datetime) -> bool:
         """Whether the subscriber was a member then."""
         return self.joined_at <= at and (self.left_at is None or at < self.left_at)
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether it matters what was taken."""
+        return self.cycle_cap_mt < UNCAPPED or self.day_cap_mt < UNCAPPED
+
     def allowance_mt(self, day: date) -> int:
         """What the caps still let it take for usage of this day."""
+        if self.taken is None:
+            assert not self.is_capped, "a capped member without what it took"
+            return UNCAPPED
         month_mt = self.taken.by_cycle.get(day.replace(day=1), 0)
         day_mt = self.taken.by_day.get(day, 0)
         return max(0, min(self.cycle_cap_mt - month_mt, self.day_cap_mt - day_mt))
@@ -254,8 +263,10 @@ def read_standing(
     now: datetime,
 ) -> Standing:
     """Read what may pay for subscribers who, like their pools, are locked."""
-    if pools := _pools_of(memberships):
-        _read_pool_usage(cursor, memberships, now)
+    pools = _pools_of(memberships)
+    capped = {owner: own for owner, own in memberships.items() if any(one.is_capped for one in own)}
+    if capped:
+        _read_pool_usage(cursor, capped, now)
     own = _open_buckets(cursor, OPEN_BUCKETS, sorted(profiles)) if profiles else {}
     of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
     for pool_id, shared in of_pools.items():

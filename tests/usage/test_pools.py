@@ -174,9 +174,12 @@ def test_leaving_keeps_history_and_late_usage_of_before(
         pools.leave(pool_id=pool.pk, subscriber_id=bare.pk, actor="clerk", now=now)
 
 
-def test_leaving_and_coming_back_renews_no_cap(node: Node, bare: Subscriber, pool: Pool) -> None:
+@pytest.mark.parametrize("before", [{"cycle": 30}, {}])
+def test_leaving_and_coming_back_renews_no_cap(
+    node: Node, bare: Subscriber, pool: Pool, before: dict[str, int]
+) -> None:
     fill(pool, 100)
-    join(pool, bare, cycle=30)
+    join(pool, bare, **before)
     pools.leave(pool_id=pool.pk, subscriber_id=bare.pk, actor="c", now=NOON)
     join(pool, bare, now=NOON + SECOND, cycle=30)
     batch = [event("e1", 20, at=NOON - SECOND), event("e2", 20, at=NOON + SECOND)]
