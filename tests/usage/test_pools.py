@@ -176,7 +176,7 @@ def test_leaving_keeps_history_and_late_usage_of_before(
 
 @pytest.mark.parametrize("before", [{"cycle": 30}, {}])
 def test_leaving_and_coming_back_renews_no_cap(
-    node: Node, bare: Subscriber, pool: Pool, before: dict[str, int]
+    node: Node, bare: Subscriber, pool: Pool, before: dict[str, Any]
 ) -> None:
     fill(pool, 100)
     join(pool, bare, **before)
