@@ -36,13 +36,15 @@ class ContentSecurityPolicy:
 
 class NoNullCharacters:
     """There is nothing at an address with a null character: PostgreSQL has no text with one, so
-    each look-up of it would fail. The staff's search looks into its queries itself."""
+    each look-up of it would fail. What staff searches for (`q`) is looked into by the search."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         path, query = request.path_info, request.META.get("QUERY_STRING", "")
-        if "\0" in path or ("%00" in query and not path.startswith("/admin/")):
+        may_search = path.startswith("/admin/")
+        held = [part for part in query.split("&") if "%00" in part]
+        if "\0" in path or any(not (may_search and part.startswith("q=")) for part in held):
             return page_not_found(request, Http404())
         return self.get_response(request)

@@ -191,7 +191,14 @@ def test_a_failure_under_the_api_tells_nothing_but_that_it_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["/api/v1/invoices/%00", "/api/v1/payments?state=a%00", "/plans/%00/", "/?a=%00"]
+    "address",
+    [
+        "/api/v1/invoices/%00",
+        "/api/v1/payments?state=a%00",
+        "/plans/%00/",
+        "/?a=%00",
+        "/admin/usage/bucket/?q=a&kind__exact=%00",
+    ],
 )
 def test_there_is_nothing_at_an_address_with_a_null_character(address: str) -> None:
     answer = Client().get(address)
