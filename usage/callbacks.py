@@ -33,6 +33,7 @@ BACKOFF = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14_400, 14_400)
 MAX_ATTEMPTS = len(BACKOFF) + 1
 KEPT = timedelta(days=30)  # how long a sent or failed message can be looked at
 _CHUNK = 16  # messages in flight at once
+_MOST_OVERTAKEN = 10_000  # closed a round; the rest waits for the next
 # A round of sends takes a minute at most (slow names, three addresses), well within the lease.
 _LEASE = timedelta(minutes=10)
 _BUDGET_SECONDS = 60  # receivers refuse a timestamp that is minutes old
@@ -82,9 +83,14 @@ MEMBERS = """
 OVERTAKEN = """
     UPDATE usage_callback AS callback
        SET state = 'failed', last_error = 'A newer message to the session replaced it.'
-     WHERE callback.state = 'waiting' AND callback.next_attempt_at <= %(now)s
-       AND EXISTS (SELECT 1 FROM usage_callback AS newer
-                    WHERE newer.session_id = callback.session_id AND newer.id > callback.id)
+     WHERE callback.id IN (
+           SELECT older.id FROM usage_callback AS older
+            WHERE older.state = 'waiting' AND older.next_attempt_at <= %(now)s
+              AND EXISTS (SELECT 1 FROM usage_callback AS newer
+                           WHERE newer.session_id = older.session_id AND newer.id > older.id)
+            ORDER BY older.id
+            LIMIT %(limit)s
+              FOR UPDATE SKIP LOCKED)
 """
 
 PURGE = """
@@ -158,7 +164,7 @@ def deliver_due(*, now: datetime, limit: int = 1000) -> int:
 def _settle_without_sending(now: datetime) -> None:
     """Close what must not go out: overtaken rows, and rows whose last attempt was killed."""
     with fast_cursor() as cursor:
-        cursor.execute(OVERTAKEN, {"now": now})
+        cursor.execute(OVERTAKEN, {"now": now, "limit": _MOST_OVERTAKEN})
     Callback.objects.filter(
         state=State.WAITING, next_attempt_at__lte=now, attempts__gte=MAX_ATTEMPTS
     ).update(state=State.FAILED, last_error="The last attempt did not end.")
