@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import repeat
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from .database import Cursor, fast_cursor
 from .models import Callback, ChargingProfile, Node
@@ -172,8 +172,9 @@ def _settle_without_sending(now: datetime) -> None:
 
 @transaction.atomic
 def _claim(*, now: datetime, limit: int) -> list[Callback]:
+    newer = Callback.objects.filter(session_id=OuterRef("session_id"), id__gt=OuterRef("id"))
     due = Callback.objects.select_for_update(skip_locked=True).filter(
-        state=State.WAITING, next_attempt_at__lte=now, attempts__lt=MAX_ATTEMPTS
+        ~Exists(newer), state=State.WAITING, next_attempt_at__lte=now, attempts__lt=MAX_ATTEMPTS
     )
     callbacks = list(due.order_by("next_attempt_at", "id")[:limit])
     Callback.objects.filter(id__in=[callback.id for callback in callbacks]).update(

@@ -327,6 +327,22 @@ def test_an_older_word_is_not_sent_behind_a_newer_one(
     assert [row.state for row in Callback.objects.order_by("id")] == ["failed", "sent"]
 
 
+def test_no_older_word_is_sent_before_its_step_has_closed_it(
+    node: Node, subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "_MOST_OVERTAKEN", 1)
+    session(node, subscriber, url=receiver.url)
+    suspend(subscriber)
+    lifecycle.resume(subscriber_id=subscriber.pk, actor="clerk", reason="paid", now=NOON)
+    suspend(subscriber)
+    states = []
+    for _round in range(2):
+        callbacks.deliver_due(now=NOON)
+        states.append([row.state for row in Callback.objects.order_by("id")])
+    assert states == [["failed", "waiting", "sent"], ["failed", "failed", "sent"]]
+    assert [json.loads(body)["type"] for _headers, body in receiver.got] == ["ABORT"]
+
+
 def test_a_server_that_drips_is_cut_off(
     node: Node, subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
