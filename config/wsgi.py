@@ -19,12 +19,8 @@ def _application() -> "Application":
     django = get_wsgi_application()
     # What these import asks for apps that are ready.
     from usage.api import ways
-    from usage.api.short_way import InTurn, ShortWay
 
-    # The small reports have a connection for all of them; what else comes shares the rest.
-    inside = ShortWay(django, ways.with_a_connection)
-    in_turn = InTurn(inside, most=max(1, settings.DATABASE_POOL - 1))
-    return ShortWay(in_turn, ways.small_reports)
+    return ways.in_front_of(django, connections=settings.DATABASE_POOL)
 
 
 application = _application()

@@ -89,12 +89,8 @@ class Arrival(msgspec.Struct):
 
     def refuse(self, event: Candidate, code: str, detail: str) -> None:
         """An event that reads well does not count, and is kept with the reason."""
-        self.refusals.append(
-            Refusal(
-                *(event.position, event.raw, event.id, event.source, event.subject, event.day),
-                *(code, detail),
-            )
-        )
+        about = event.position, event.raw, event.id, event.source, event.subject, event.day
+        self.refusals.append(Refusal(*about, code, detail))
 
 
 def arrive(

@@ -17,7 +17,6 @@ from . import sessions
 from .arriving import Arrival, Delivery, arrive, owners_of
 from .database import Cursor, fast_cursor
 from .decoding import Candidate, Refusal, read_events
-from .ingest import claim
 from .locking import Standing, lock_owners, lock_standing
 from .models import Node, QuotaSession, UsageBatch
 from .resolving import Subjects
@@ -234,17 +233,14 @@ def _subscriber(cursor: Cursor, subject: str, now: datetime) -> tuple[int | None
 def _lock(
     cursor: Cursor, session: Session, batch: Arrival | None, now: datetime, *, reads: bool = True
 ) -> Standing:
-    """Lock the session's subscriber and those whose usage is reported, and claim the keys of that;
-    read their buckets too, unless nothing is going to be charged or granted."""
+    """Lock the session's subscriber and those whose usage is reported; read their buckets too,
+    unless nothing is going to be charged or granted."""
     owners = set(owners_of([batch] if batch else []))
     if session.subscriber_id is not None:
         owners.add(session.subscriber_id)
-    standing = Standing({}, {})
-    if owners and reads:
-        standing = lock_standing(cursor, sorted(owners), now=now)
-    elif owners:
-        profiles, memberships = lock_owners(cursor, sorted(owners), now=now)
-        standing = Standing(profiles, {}, memberships)
-    if batch is not None:
-        claim(cursor, [batch], now=now)
-    return standing
+    if not owners:
+        return Standing({}, {})
+    if reads:
+        return lock_standing(cursor, sorted(owners), now=now)
+    profiles, memberships = lock_owners(cursor, sorted(owners), now=now)
+    return Standing(profiles, {}, memberships)

@@ -11,7 +11,7 @@ from . import reserving, sessions
 from .arriving import Arrival
 from .charging import charge
 from .database import Cursor
-from .ingest import record, write_events
+from .ingest import claim, record, write_events
 from .locking import Standing
 from .models import QuotaSession
 from .reserving import Granted
@@ -63,6 +63,7 @@ def serve(
         # What is reported may draw on what was held for it, so the hold goes back before.
         _move(cursor, session, moves, payg_mt)
         moves, payg_mt = [], 0
+        claim(cursor, [batch], now=now)
         charge(cursor, batch.usages, now=now, standing=standing)
         write_events(cursor, [batch])
         [result] = record(cursor, [batch], profiles=standing.profiles, now=now)

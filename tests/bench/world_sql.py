@@ -93,6 +93,29 @@ NAIVE = (
 
 def statements() -> Iterator[str]:
     """Everything, in an order in which references hold."""
+    yield from _subscribers()
+    yield from _pools()
+    yield POOLED
+    yield WANTED_BUCKETS
+    yield WANTED_POOL_BUCKETS
+    yield (
+        "INSERT INTO usage_bucket "
+        + _columns(
+            "usage.Bucket",
+            {"id": "one.id", "subscriber_id": "one.subscriber_id", "pool_id": "one.pool_id"}
+            | {"kind": "'plan'", "name": "'bucket'", "priority": "10 + 10 * (one.place %% 3)"}
+            | {"model_ids": "one.model_ids", "valid_from": "%(since)s", "valid_until": "%(until)s"}
+            | {"close_at": "%(until)s::timestamptz + INTERVAL '1 hour'", "created_at": "%(since)s"}
+            | {"granted_mt": "one.amount_mt", "remaining_mt": "one.amount_mt"}
+            | {"key": "'bench:' || one.id"},
+        )
+        + "FROM wanted AS one ORDER BY one.id"
+    )
+    yield GRANTS
+    yield from NAIVE
+
+
+def _subscribers() -> Iterator[str]:
     yield (
         "INSERT INTO accounts_account "
         + _columns(
@@ -127,6 +150,9 @@ def statements() -> Iterator[str]:
         )
         + OF_SUBSCRIBERS
     )
+
+
+def _pools() -> Iterator[str]:
     yield (
         "INSERT INTO usage_pool "
         + _columns(
@@ -144,24 +170,6 @@ def statements() -> Iterator[str]:
         )
         + "FROM generate_series(1, %(big_pool)s + %(small_pools)s * %(members)s) AS one (id)"
     )
-    yield POOLED
-    yield WANTED_BUCKETS
-    yield WANTED_POOL_BUCKETS
-    yield (
-        "INSERT INTO usage_bucket "
-        + _columns(
-            "usage.Bucket",
-            {"id": "one.id", "subscriber_id": "one.subscriber_id", "pool_id": "one.pool_id"}
-            | {"kind": "'plan'", "name": "'bucket'", "priority": "10 + 10 * (one.place %% 3)"}
-            | {"model_ids": "one.model_ids", "valid_from": "%(since)s", "valid_until": "%(until)s"}
-            | {"close_at": "%(until)s::timestamptz + INTERVAL '1 hour'", "created_at": "%(since)s"}
-            | {"granted_mt": "one.amount_mt", "remaining_mt": "one.amount_mt"}
-            | {"key": "'bench:' || one.id"},
-        )
-        + "FROM wanted AS one ORDER BY one.id"
-    )
-    yield GRANTS
-    yield from NAIVE
 
 
 BORN = "%(born)s"

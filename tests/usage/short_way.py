@@ -9,19 +9,14 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from usage.api import ways
-from usage.api.short_way import Application, Environ, ShortWay
+from usage.api.short_way import Environ
+from usage.api.ways import in_front_of
 
 Handler = Callable[[Environ], Any]
 REPORTS = "/api/v1/usage/events"
 
 
-def in_front(django: Application) -> ShortWay:
-    """Both ways in their order, without the turns between them."""
-    return ShortWay(ShortWay(django, ways.with_a_connection), ways.small_reports)
-
-
-def in_front_of(handler: Handler, environ: Environ) -> Any:
+def response_to(handler: Handler, environ: Environ) -> Any:
     """The response of the short way, or of Django's handler where it passes the request on."""
     passed_on = []
     head: list[Any] = []
@@ -30,7 +25,9 @@ def in_front_of(handler: Handler, environ: Environ) -> Any:
         passed_on.append(handler(passed))
         return []
 
-    content = b"".join(in_front(django)(environ, lambda *start: head.extend(start)))
+    content = b"".join(
+        in_front_of(django, connections=2)(environ, lambda *start: head.extend(start))
+    )
     if passed_on:
         return passed_on[0]
     response = HttpResponse(content, status=int(head[0].split()[0]), headers=dict(head[1]))
@@ -38,11 +35,11 @@ def in_front_of(handler: Handler, environ: Environ) -> Any:
     return response
 
 
-def post(
+def environ(
     token: str, body: bytes, *, path: str = REPORTS, query: str = "", **more: Any
-) -> tuple[int, bytes]:
-    """(status, body) of a request by the short way alone; (0, b"") where it passes it on."""
-    environ = {
+) -> Environ:
+    """A POST of JSON, as the web server tells of it."""
+    return {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": path,
         "QUERY_STRING": query,
@@ -52,6 +49,10 @@ def post(
         "wsgi.input": io.BytesIO(body),
         "wsgi.url_scheme": "http",
     } | more
+
+
+def post(token: str, body: bytes, **about: Any) -> tuple[int, bytes]:
+    """(status, body) of a request by the short way alone; (0, b"") where it passes it on."""
     status: list[str] = []
     passed_on: list[Environ] = []
 
@@ -59,7 +60,9 @@ def post(
         passed_on.append(passed)
         return []
 
-    content = b"".join(in_front(django)(environ, lambda line, _headers: status.append(line)))
+    application = in_front_of(django, connections=2)
+    request = environ(token, body, **about)
+    content = b"".join(application(request, lambda line, _headers: status.append(line)))
     if passed_on:
         assert passed_on[0]["wsgi.input"].read() == body  # whole, for the view
         return 0, b""
@@ -69,4 +72,4 @@ def post(
 
 def patched(handler: Callable[[Any, Environ], Any]) -> Callable[[Any, Environ], Any]:
     """The `__call__` of a test client's handler, with the short way in front."""
-    return lambda self, environ: in_front_of(partial(handler, self), environ)
+    return lambda self, environ: response_to(partial(handler, self), environ)

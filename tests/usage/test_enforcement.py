@@ -198,6 +198,19 @@ def test_each_share_is_told_once_a_cycle(node: Node, subscriber: Subscriber) -> 
     assert len({one.body for one in messages}) == 3
 
 
+@pytest.mark.parametrize(
+    ("language", "word"), [("en", "You have used 50%"), ("zh-hans", "50%"), ("xx", "50%")]
+)
+def test_a_notice_is_in_the_language_of_who_reads_it(
+    node: Node, subscriber: Subscriber, language: str, word: str
+) -> None:
+    Subscriber.objects.filter(pk=subscriber.pk).update(language=language)
+    send(node, event("e1", 500))
+    text = OutboxMessage.objects.get(subscriber_id=subscriber.pk).body
+    assert word in text
+    assert text.isascii() == (language == "en")  # what we do not speak is told in Chinese
+
+
 def test_a_leap_past_all_shares_tells_each(node: Node, subscriber: Subscriber) -> None:
     send(node, event("e1", 1000))
     assert sorted(Notice.objects.values_list("percent", flat=True)) == [50, 80, 100]

@@ -1,5 +1,6 @@
 """A large batch does not wait for subscribers whom others hold: it counts the rest first."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from django.db import OperationalError, connection, transaction
 
 from accounts.models import Account, Subscriber
 from usage import ingest as ingest_module
-from usage import pools, proof
+from usage import pools, proof, quota
 from usage.batches import BatchResult
 from usage.ledger import Grant
 from usage.models import Node, UsageBatch, UsageEvent
@@ -32,6 +33,13 @@ def crowd(account: Account) -> list[Subscriber]:
     return people
 
 
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits in a circle gives up in time and would try again unseen."""
+    for room in ("usage.ingest", "usage.quota"):
+        monkeypatch.setattr(f"{room}.retry_transaction", lambda fn: fn())
+
+
 def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
     return [
         event(f"e{number}", tokens, subject=crowd[number % PEOPLE].msisdn)
@@ -41,11 +49,11 @@ def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
 
 @contextmanager
 def reported_while_held(
-    statement: str, ids: list[int], report: Callable[[], BatchResult]
-) -> Iterator[Future[BatchResult]]:
+    statement: str, ids: list[int], report: Callable[[], Any]
+) -> Iterator[Future[Any]]:
     """Lock rows here while another thread reports; inside, that thread waits for them."""
 
-    def in_thread() -> BatchResult:
+    def in_thread() -> Any:
         try:
             return report()
         finally:
@@ -58,7 +66,7 @@ def reported_while_held(
         yield reported
 
 
-def _until_it_waits(reported: Future[BatchResult], cursor: Any) -> None:
+def _until_it_waits(reported: Future[Any], cursor: Any) -> None:
     for _look in range(500):
         assert not reported.done(), reported.result()
         cursor.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.02)")
@@ -153,6 +161,50 @@ def test_a_batch_waits_as_a_whole_when_most_are_held(node: Node, crowd: list[Sub
             cursor.execute(f"{LOCK_PROFILES} NOWAIT", [[crowd[3].pk]])
     assert counts(reported.result(timeout=20)) == (EVENTS, 0, 0, 0)
     assert [one.accepted for one in UsageBatch.objects.all()] == [EVENTS]
+
+
+def test_inside_of_a_transaction_a_batch_waits_as_a_whole(
+    node: Node, crowd: list[Subscriber]
+) -> None:
+    def report() -> BatchResult:
+        with transaction.atomic():
+            return send(node, *batch_of(crowd))
+
+    with reported_while_held(LOCK_PROFILES, [crowd[1].pk], report) as reported:
+        pass
+    assert counts(reported.result(timeout=20)) == (EVENTS, 0, 0, 0)
+    assert [one.accepted for one in UsageBatch.objects.all()] == [EVENTS]
+
+
+@pytest.mark.parametrize("events", [1, EVENTS])
+def test_who_waits_for_a_subscriber_holds_no_key(
+    node: Node, crowd: list[Subscriber], events: int, no_retries: None
+) -> None:
+    """Else the one waited for, who reports the same, would wait for us."""
+    ours = batch_of(crowd[:1] * PEOPLE)[:events]
+    with reported_while_held(LOCK_PROFILES, [crowd[0].pk], lambda: send(node, *ours)) as reported:
+        assert counts(send(node, ours[0])) == (1, 0, 0, 0)
+    assert counts(reported.result(timeout=20)) == (events - 1, 1, 0, 0)
+
+
+def test_a_session_that_waits_for_its_subscriber_holds_no_key(
+    node: Node, crowd: list[Subscriber], no_retries: None
+) -> None:
+    used = batch_of(crowd)[0]
+    ask = quota.Ask(sequence=0, digest=b"0" * 16, events=[json.dumps(used).encode()])
+    about: dict[str, Any] = {
+        "node": node,
+        "name": "s",
+        "subject": str(crowd[0].msisdn),
+        "model": "plain",
+    }
+
+    def create() -> Any:
+        return quota.create(**about, ask=ask, now=NOON, one_shot=True)
+
+    with reported_while_held(LOCK_PROFILES, [crowd[0].pk], create) as reported:
+        assert counts(send(node, used)) == (1, 0, 0, 0)
+    assert reported.result(timeout=20).body["duplicate"] == 1
 
 
 def test_a_small_batch_waits(node: Node, crowd: list[Subscriber]) -> None:

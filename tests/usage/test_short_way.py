@@ -13,10 +13,11 @@ from pytest_django import Settings
 from accounts.models import Subscriber
 from usage.api import short_way
 from usage.api.short_way import Environ, InTurn
+from usage.api.ways import in_front_of
 from usage.models import Node, UsageBatch
 
 from .conftest import event
-from .short_way import post
+from .short_way import environ, post
 
 OK, PASSED_ON = 200, 0
 
@@ -102,6 +103,31 @@ def test_the_short_way_is_counted_like_the_view(token: str, client: Client) -> N
     before = counted()
     post(token, events(1))
     assert counted() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/v1/usage/events", events(1), "200 OK"),
+        ("/api/v1/usage/events", events(51), "503 Service Unavailable"),
+        ("/api/v1/quota/sessions", b"{}", "503 Service Unavailable"),
+    ],
+)
+def test_small_reports_alone_need_no_turn(
+    token: str, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes, status: str
+) -> None:
+    """The one other connection is taken by a request of Django's that does not end."""
+    monkeypatch.setattr(short_way, "TURN_SECONDS", 0.1)
+    told: list[str] = []
+
+    def django(passed: Environ, _start_response: Any) -> list[bytes]:
+        assert passed["PATH_INFO"] == "/slow"
+        application(environ(token, body, path=path), lambda line, _headers: told.append(line))
+        return []
+
+    application = in_front_of(django, connections=2)
+    application(environ(token, b"", path="/slow"), lambda *_: None)
+    assert told == [status]
 
 
 def test_no_more_get_in_than_there_are_connections(monkeypatch: pytest.MonkeyPatch) -> None:

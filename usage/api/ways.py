@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 
 from django.conf import settings
@@ -16,13 +17,20 @@ from ..gathering import SMALL_EVENTS, Report
 from ..ingest import ingest
 from ..models import Node
 from . import quota
-from .short_way import Call, Told, Way
+from .short_way import Application, Call, InTurn, ShortWay, Told, Way
 
 OK = 200
 REPORTS = "api/v1/usage/events"
 SEQUENCE = re.compile(r"sequence=[0-9]{1,18}")
 SESSIONS = "api/v1/quota/sessions"
 SESSION = re.compile(rf"/{SESSIONS}/([0-9a-zA-Z_]{{1,100}})/(update|release)")
+
+
+def in_front_of(django: Application, *, connections: int) -> ShortWay:
+    """All ways before Django's application. Small reports share one of the connections; what else
+    comes, by a short way or not, waits for its turn to have one of the others."""
+    in_turn = InTurn(ShortWay(django, with_a_connection), most=max(1, connections - 1))
+    return ShortWay(in_turn, small_reports)
 
 
 def small_reports(path: str) -> Way | None:
@@ -62,7 +70,7 @@ def _batch(call: Call) -> Told | None:
         return None  # it went the way of small reports before, and not well
     now = clock.now()
     try:
-        node = _caller(call, scope=gathering.SCOPE)
+        node = _caller(call, scope=gathering.SCOPE, now=now)
         # Should this fail, the view counts the same again: each event once.
         return OK, ingest(node=node, events=events, now=now, sequence=sequence).shown()
     finally:
@@ -74,7 +82,7 @@ def _ask(call: Call, *, verb: quota.Verb, ref: str = "") -> Told | None:
         return None
     now = clock.now()
     try:
-        node = _caller(call, scope=quota.SCOPE)
+        node = _caller(call, scope=quota.SCOPE, now=now)
         # Should this fail, the view asks the same again; see there why nothing happens twice.
         answer = quota.answer_to(call.body, verb=verb, node=node, ref=ref, now=now)
     finally:
@@ -90,9 +98,9 @@ def _read(call: Call) -> tuple[Sequence[bytes], int | None] | None:
     return split_body(body=call.body, content_type=call.content_type, encoding=""), sequence
 
 
-def _caller(call: Call, *, scope: str) -> Node:
+def _caller(call: Call, *, scope: str, now: datetime) -> Node:
     """The node that calls; raises NotAdmitted."""
-    [node] = admitted([call.token], scope=scope, now=clock.now())
+    [node] = admitted([call.token], scope=scope, now=now)
     if node is None:
         raise NotAdmitted
     return node
