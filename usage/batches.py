@@ -72,11 +72,14 @@ class BatchResult(msgspec.Struct):
     refusals: list[Refusal] = []
     exhausted: list[tuple[str, str]] = []  # (subject, reason)
 
-    def add(self, later: "BatchResult") -> None:
-        """Tell also of what was counted of the same report in a batch of its own."""
-        self.tally.add(later.tally)
-        self.refusals = sorted([*self.refusals, *later.refusals], key=lambda one: one.position)
-        self.exhausted = sorted({*self.exhausted, *later.exhausted})
+    def and_later(self, later: "BatchResult") -> "BatchResult":
+        """Tells also of what was counted of the same report in a batch of its own."""
+        tally = Tally()
+        tally.add(self.tally)
+        tally.add(later.tally)
+        refusals = sorted([*self.refusals, *later.refusals], key=lambda one: one.position)
+        exhausted = sorted({*self.exhausted, *later.exhausted})
+        return BatchResult(self.batch_id, tally, refusals, exhausted)
 
     def shown(self) -> dict[str, Any]:
         """What nodes are told of the batch."""

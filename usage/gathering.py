@@ -1,39 +1,38 @@
-"""Small reports of many callers, counted together: one transaction for all that wait.
+"""Reports of many callers, counted together: one transaction for all that wait.
 
-A request with one event costs a commit and a dozen statements of its own. So requests that come
-while a transaction is at work wait for it, and then share the next: the first of them leads, asks
-for all their keys at once, counts all their events at once, and wakes each with its own answer
-after the commit. A request that finds nobody else goes at once.
+A request costs a commit and a dozen statements of its own, and two transactions at once are after
+the same subscribers. So requests that come while a transaction is at work wait for it, and then
+share the next: the first of them leads, counts all their events at once, and wakes each with its
+own answer after the commit. A request that finds nobody else goes at once.
 
 The others hold no connection while they wait. A process that is killed has answered nobody, so
 everything may be sent again, and what was counted shows as duplicate.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
+from typing import Generic, Protocol, TypeVar
 
 from config import clock
-from config.dberrors import is_contention, is_lost_connection
 from config.errors import DomainError
 
-from .arriving import Delivery
-from .batches import BatchResult
-from .callers import NotAdmitted, admitted
-from .database import hand_back
-from .ingest import ingest_together
-from .models import UsageBatch
-
-SMALL_EVENTS = 50  # more are worth a transaction of their own
-MOST_EVENTS = 2000  # in one transaction
 MOST_PAUSE_SECONDS = 0.02  # float: a pause, no amount
 WAIT_SECONDS = 30
-SCOPE = "usage:write"
-logger = logging.getLogger(__name__)
+
+
+class Gathered(Protocol):
+    """What is known of a report here: how many events it brings along."""
+
+    @property
+    def events(self) -> Sequence[object]: ...
+
+
+Item = TypeVar("Item", bound=Gathered)
+Answer = TypeVar("Answer")
 
 
 class TooBusy(DomainError):
@@ -44,131 +43,166 @@ class TooBusy(DomainError):
     title = "Service Unavailable"
 
 
-@dataclass(slots=True)
-class Report:
-    """What a caller sent: its bearer token, raw JSON events, its own number of the batch."""
+@dataclass(frozen=True, slots=True)
+class Again(Generic[Item]):
+    """An outcome: not finished, this is to be counted with the next ones, first of them."""
 
-    token: str
-    events: Sequence[bytes]
-    sequence: int | None = None
+    item: Item
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
-    """A report in the queue. Its thread sleeps on `bell`, which rings once: when there is an
-    outcome, or when it is its turn to lead."""
+class _Place(Generic[Item, Answer]):
+    """A report in the queue. Its thread sleeps on `bell`, which rings when there is an outcome and
+    when it is its turn to lead."""
 
-    report: Report
+    item: Item
     bell: Lock = field(default_factory=Lock)
-    outcome: BatchResult | BaseException | None = None
+    outcome: "_Outcome[Answer] | None" = None
 
     def __post_init__(self) -> None:
         self.bell.acquire()
 
-    def answer(self) -> BatchResult:
-        if isinstance(self.outcome, BatchResult):
-            return self.outcome
+    def answer(self) -> Answer:
         assert self.outcome is not None
-        raise self.outcome
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome.answer
 
 
-Count = Callable[[Sequence[Report], datetime], list[BatchResult | BaseException]]
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Answer]):
+    """An outcome: what the caller is answered."""
+
+    answer: Answer
 
 
-class Gathering:
-    """A queue whose head leads: it takes the others along. `count` counts reports together and
-    says for each what became of it.
+_Outcome = Done[Answer] | BaseException
+Outcome = Done[Answer] | BaseException | Again[Item]
+Count = Callable[[Sequence[Item], datetime], Sequence[Outcome[Answer, Item]]]
 
-    Who was just answered will mostly send the next report at once. So a leader waits for as many
-    as there were, but no longer than half of what the last transaction took.
+
+class Gathering(Generic[Item, Answer]):
+    """A queue whose head leads: it takes the others along, `most_events` in all. `count` counts
+    reports together and says for each what became of it.
+
+    With `pauses`, a leader waits for as many as there were before it, but no longer than half of
+    what the last transaction took: who was just answered will mostly send the next report at once.
     """
 
-    def __init__(self, count: Count, *, wait_seconds: int = WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        count: Count[Item, Answer],
+        *,
+        most_events: int,
+        pauses: bool = False,
+        wait_seconds: int = WAIT_SECONDS,
+    ) -> None:
         self._count = count
+        self._most_events = most_events
+        self._pauses = pauses
         self._wait_seconds = wait_seconds
         self._guard = Lock()
         self._busy = False
-        self._queue: deque[_Place] = deque()
-        self._pausing: _Place | None = None  # a leader who waits for company
+        self._queue: deque[_Place[Item, Answer]] = deque()
+        self._pausing: _Place[Item, Answer] | None = None  # a leader who waits for company
         self._expected = 1  # as many as were there when the last transaction ended
         self._pause_until = self._pause_seconds = 0.0  # float: of the clock that only goes on
 
-    def take(self, report: Report) -> BatchResult:
+    def take(self, item: Item) -> Answer:
         """Count a report, alone or with others, and return when that is committed.
 
-        Raises NotAdmitted, TooBusy, or what counting it alone raised.
+        Raises TooBusy, or what counting it alone raised.
         """
-        place = _Place(report)
+        place = _Place[Item, Answer](item)
         with self._guard:
             leads = not self._busy
             if leads:
                 self._busy = True
             else:
                 self._join(place)
-        if not leads and not place.bell.acquire(timeout=self._wait_seconds):
-            self._leave(place)
-        if place.outcome is None:
+        if leads:
             self._lead(place)
+        while place.outcome is None:
+            if not place.bell.acquire(timeout=self._wait_seconds):
+                self._leave(place)
+            elif place.outcome is None:
+                self._lead(place)
         return place.answer()
 
-    def _join(self, place: _Place) -> None:
+    def _join(self, place: _Place[Item, Answer]) -> None:
         self._queue.append(place)
         if self._pausing is not None and len(self._queue) + 1 >= self._expected:
             self._pausing.bell.release()
             self._pausing = None
 
-    def _leave(self, place: _Place) -> None:
-        """Stop waiting; raises TooBusy unless there is an outcome or it is our turn by now."""
+    def _leave(self, place: _Place[Item, Answer]) -> None:
+        """Stop waiting; raises TooBusy unless the bell rings just now."""
         with self._guard:
             if place in self._queue:
                 self._queue.remove(place)
             elif place.bell.acquire(blocking=False):
+                place.bell.release()
                 return
         raise TooBusy("The report waited too long; send the same again.")
 
-    def _lead(self, own: _Place) -> None:
-        self._pause(own)
-        places = [own, *self._company(len(own.report.events))]
-        outcomes: Sequence[BatchResult | BaseException] = ()
+    def _lead(self, own: _Place[Item, Answer]) -> None:
+        if self._pauses:
+            self._pause(own)
+        places = [own, *self._company(len(own.item.events))]
+        # A thread that is being ended leaves no outcome; the others need not wait for it.
+        lost = TooBusy("The report was not counted; send the same again.")
+        outcomes: Sequence[Outcome[Answer, Item]] = [lost] * len(places)
         started = time.monotonic()
         try:
-            outcomes = self._count([place.report for place in places], clock.now())
+            outcomes = self._count([place.item for place in places], clock.now())
         except Exception as error:
             outcomes = [error] * len(places)
         finally:
-            self._hand_over(len(places), time.monotonic() - started)
-            # A thread that is being ended leaves no outcome; the others need not wait for it.
-            lost = TooBusy("The report was not counted; send the same again.")
-            for number, place in enumerate(places):
-                place.outcome = outcomes[number] if outcomes else lost
-                if place is not own:
+            again = []
+            for place, outcome in zip(places, outcomes, strict=True):
+                if isinstance(outcome, Again):
+                    place.item = outcome.item
+                    again.append(place)
+                else:
+                    place.outcome = outcome
+            self._hand_over(len(places), time.monotonic() - started, again)
+            for place in places:
+                if place is not own and place.outcome is not None:
                     place.bell.release()
 
-    def _pause(self, own: _Place) -> None:
+    def _pause(self, own: _Place[Item, Answer]) -> None:
         """Wait a moment for those who were there before."""
         with self._guard:
             seconds = min(self._pause_until - time.monotonic(), self._pause_seconds)
             if seconds <= 0 or len(self._queue) + 1 >= self._expected:
                 return
             self._pausing = own
-        own.bell.acquire(timeout=seconds)
+        rung = own.bell.acquire(timeout=seconds)
         with self._guard:
+            if not rung and self._pausing is not own:
+                own.bell.acquire()  # it rang between
             self._pausing = None
 
-    def _company(self, events: int) -> list[_Place]:
+    def _company(self, events: int) -> list[_Place[Item, Answer]]:
         """Those who wait, the longest first, as many as one transaction takes."""
         company = []
         with self._guard:
             while self._queue:
-                events += len(self._queue[0].report.events)
-                if events > MOST_EVENTS:
+                events += len(self._queue[0].item.events)
+                if events > self._most_events:
                     break
                 company.append(self._queue.popleft())
         return company
 
-    def _hand_over(self, counted: int, seconds: float) -> None:  # float: a time taken
-        """Let the next one lead; `counted` reports took `seconds`."""
+    def _hand_over(
+        self,
+        counted: int,
+        seconds: float,  # float: a time taken
+        again: Sequence[_Place[Item, Answer]],
+    ) -> None:
+        """Let the next one lead; `counted` reports took `seconds`, and these go on."""
         with self._guard:
+            self._queue.extendleft(reversed(again))
             self._expected = counted + len(self._queue)
             self._pause_seconds = min(seconds / 2, MOST_PAUSE_SECONDS)
             self._pause_until = time.monotonic() + 2 * self._pause_seconds
@@ -176,43 +210,3 @@ class Gathering:
                 self._queue.popleft().bell.release()
             else:
                 self._busy = False
-
-
-def count_together(reports: Sequence[Report], now: datetime) -> list[BatchResult | BaseException]:
-    """Check the keys of reports and count the events of those admitted in one transaction.
-
-    Where that fails by what one of them may hold, each is counted by itself, so that it alone
-    gets its error. Raises when the database is away or busy; then nothing is known to be stored.
-    """
-    try:
-        callers = admitted([report.token for report in reports], scope=SCOPE, now=now)
-        kind = UsageBatch.Kind.EVENTS
-        deliveries = [
-            Delivery(node=node, events=report.events, kind=kind, sequence=report.sequence)
-            for report, node in zip(reports, callers, strict=True)
-            if node is not None
-        ]
-        counted = iter(_counted(deliveries, now))
-        return [NotAdmitted() if node is None else next(counted) for node in callers]
-    finally:
-        hand_back()  # for the next leader
-
-
-def _counted(deliveries: Sequence[Delivery], now: datetime) -> list[BatchResult | BaseException]:
-    try:
-        return list(ingest_together(deliveries, now=now)) if deliveries else []
-    except Exception as error:
-        if is_lost_connection(error) or is_contention(error) or len(deliveries) == 1:
-            raise
-        logger.warning("%d reports are counted one by one: %r", len(deliveries), error)
-    return [_alone(delivery, now) for delivery in deliveries]
-
-
-def _alone(delivery: Delivery, now: datetime) -> BatchResult | BaseException:
-    try:
-        return ingest_together([delivery], now=now)[0]
-    except Exception as error:
-        return error
-
-
-take = Gathering(count_together).take

@@ -5,11 +5,12 @@ Whatever a batch holds, the answer tells what happened to each event; what was r
 conflicts is kept in quarantine. A batch that is sent again finds its keys taken.
 
 Two large batches nearly always have a few subscribers in common. The later one does not wait for
-those: it counts the others, commits, and counts what it set aside in a transaction of its own.
+those: it counts the others, commits, and counts what it set aside in a later transaction.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum
 
 import msgspec
 from django.db import connection, transaction
@@ -32,6 +33,14 @@ LARGE_EVENTS = 200
 Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
 
 
+class Waits(Enum):
+    """Whether to wait for subscribers whom others hold, or to set their events aside."""
+
+    NEVER = "never"
+    FOR_MOST = "if most of them are held"
+    ALWAYS = "always"
+
+
 def ingest(
     *,
     node: Node,
@@ -52,38 +61,78 @@ def ingest(
 def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[BatchResult]:
     """Count several deliveries, a batch each; of events that share a key, whichever is counted
     first wins: the earlier one, unless its subscriber has to be waited for."""
-    read = [read_events(delivery.events, now=now) for delivery in deliveries]
+    portions = [portion_of(delivery, now=now) for delivery in deliveries]
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
-    if sum(map(len, read)) < LARGE_EVENTS or connection.in_atomic_block:
-        return retry_transaction(lambda: _count(deliveries, read, now, waits=True)).results
-    first = retry_transaction(lambda: _count(deliveries, read, now, waits=False))
-    again = [
-        (result, msgspec.structs.replace(delivery, sequence=None), events)
-        for result, delivery, events in zip(first.results, deliveries, first.aside, strict=True)
-        if events
+    large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
+    waits = Waits.FOR_MOST if large and not connection.in_atomic_block else Waits.ALWAYS
+    portions = count_portions(portions, now=now, waits=waits)
+    if rest := [portion for portion in portions if portion.events]:
+        counted = iter(count_portions(rest, now=now, waits=Waits.ALWAYS))
+        portions = [next(counted) if portion.events else portion for portion in portions]
+    return [portion.counted() for portion in portions]
+
+
+class Portion(msgspec.Struct, frozen=True):
+    """What of a delivery is still to be counted, and what became of the rest, in how many
+    rounds."""
+
+    delivery: Delivery
+    events: Sequence[Candidate | Refusal]
+    result: BatchResult | None = None
+    rounds: int = 0
+
+    def counted(self) -> BatchResult:
+        """What became of all of it, once nothing is left."""
+        assert self.result is not None and not self.events
+        return self.result
+
+
+def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
+    """All of a delivery, read."""
+    return Portion(delivery, read_events(delivery.events, now=now))
+
+
+def count_portions(portions: Sequence[Portion], *, now: datetime, waits: Waits) -> list[Portion]:
+    """Count portions in one transaction; what is left of them are events whose subscribers others
+    hold, with Waits.ALWAYS none. Inside of a transaction nothing else will do."""
+    deliveries = [
+        # What comes later is a batch of its own, without the sender's number.
+        msgspec.structs.replace(one.delivery, sequence=None) if one.result else one.delivery
+        for one in portions
     ]
-    if again:
-        results, rest, aside = zip(*again, strict=True)
-        second = retry_transaction(lambda: _count(rest, aside, now, waits=True))
-        for result, more in zip(results, second.results, strict=True):
-            result.add(more)
-    return first.results
+    read = [portion.events for portion in portions]
+    counted = retry_transaction(lambda: _count(deliveries, read, now, waits))
+    return [
+        Portion(one.delivery, rest, _joined(one.result, result), one.rounds + 1)
+        for one, result, rest in zip(portions, counted.results, counted.aside, strict=True)
+    ]
+
+
+def _joined(first: BatchResult | None, later: BatchResult | None) -> BatchResult | None:
+    return first.and_later(later) if first and later else first or later
 
 
 class _Counted(msgspec.Struct):
-    """By delivery: its result, and what was set aside."""
+    """By delivery: its result, None where all of it was set aside, and what was set aside."""
 
-    results: list[BatchResult]
+    results: list[BatchResult | None]
     aside: Read
 
 
 @transaction.atomic
-def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: bool) -> _Counted:
-    """Count what can be counted at once; with `waits` that is all of it."""
+def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, waits: Waits) -> _Counted:
+    """Count what can be counted at once."""
     with fast_cursor() as cursor:
-        arrivals = arrive(cursor, deliveries, read)
-        profiles, memberships = _locked(cursor, owners_of(arrivals), now, waits=waits)
-        aside = _set_aside(arrivals, profiles)
+        arrived = arrive(cursor, deliveries, read)
+        profiles, memberships = _locked(cursor, owners_of(arrived), now, waits)
+        aside = _set_aside(arrived, profiles)
+        empty = [
+            bool(rest) and not (arrival.resolved or arrival.refusals)
+            for arrival, rest in zip(arrived, aside, strict=True)
+        ]
+        arrivals = [
+            arrival for arrival, is_empty in zip(arrived, empty, strict=True) if not is_empty
+        ]
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
         new = {usage.subscriber_id for usage in usages}
@@ -95,7 +144,8 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
         )
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
-        return _Counted(record(cursor, arrivals, profiles=profiles, now=now), aside)
+        results = iter(record(cursor, arrivals, profiles=profiles, now=now))
+        return _Counted([None if is_empty else next(results) for is_empty in empty], aside)
 
 
 class _TooFew(Exception):
@@ -103,14 +153,16 @@ class _TooFew(Exception):
 
 
 def _locked(
-    cursor: Cursor, owners: Sequence[int], now: datetime, *, waits: bool
+    cursor: Cursor, owners: Sequence[int], now: datetime, waits: Waits
 ) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
-    """Lock subscribers and their pools: all of them, or without `waits` those that are free,
-    unless these are so few that two transactions would do no better than one that waits."""
-    if not waits:
+    """Lock subscribers and their pools: all of them, or those that are free."""
+    if waits is Waits.NEVER:
+        return lock_owners(cursor, owners, now=now, waits=False)
+    if waits is Waits.FOR_MOST:
         try:
             with transaction.atomic():
                 profiles, memberships = lock_owners(cursor, owners, now=now, waits=False)
+                # So few that two transactions would do no better than one that waits?
                 if 2 * len(profiles) < len(owners):
                     raise _TooFew
             return profiles, memberships

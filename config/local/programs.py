@@ -10,9 +10,9 @@ from django.conf import settings
 from config.local.supervisor import Program
 
 # While the database works for one process another may count, and one lets its threads go on one
-# at a time. More would only make the groups of small reports smaller (usage/gathering.py).
+# at a time. More would only make the groups of small reports smaller (usage/receiving.py).
 WEB_WORKERS = max(2, os.cpu_count() or 2)
-WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/gathering.py)
+WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/receiving.py)
 WEB_CONNECTIONS = 9  # of a worker: one for those, the rest for as many other requests at once
 TASK_PROCESSES = 2
 

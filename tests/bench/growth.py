@@ -47,7 +47,7 @@ class Side:
     journal: float = 0  # bytes
 
     def ingest(self, batches: int = BATCHES) -> float:
-        """Seconds that they took, by four clients."""
+        """Seconds that they took."""
         requests = self.site.requests(PATH, bodies.uniform, size=BATCH, count=batches)
         before = journal()
         load = drive_pool(self.site.port, requests, CLIENTS, GIVE_UP_SECONDS)

@@ -20,7 +20,8 @@ from tests.bench.web import serving
 DATABASE = "bench"
 PATH = "/api/v1/usage/events"
 NAIVE_PATH = "/naive/events"
-BATCH, CLIENTS = 1000, 4
+BATCH, CLIENTS = 1000, 16
+NAIVE_CLIENTS = 4
 SINGLE_CLIENTS = 64
 EXPECTED_RATE = 40_000  # events per second that bodies are made for; more would leave clients idle
 SINGLES = 8000
@@ -118,7 +119,7 @@ def accepted(load: Load) -> float:
 
 
 def against_copy(draw: Draw, run: Run) -> Figure:
-    """Batches of 1,000 by four clients against COPY by one connection."""
+    """Batches of 1,000 by several clients against COPY by one connection."""
     with site() as at, world.connect(at.database) as connection:
         copying = Copying(connection, draw)
         send(at, draw, seconds=2 * run.seconds)
@@ -149,7 +150,7 @@ def ingest_skewed(run: Run) -> Figure:
 
 def ingest_naive(run: Run) -> Figure:
     """The same batches to the usual way; it gets one per client and is timed to its end."""
-    clients = 2 if run.quick else CLIENTS  # as many as there are processors saturate it
+    clients = 2 if run.quick else NAIVE_CLIENTS  # as many as there are processors saturate it
     with site() as at:
         send(at, bodies.uniform, seconds=2 * run.seconds)
 

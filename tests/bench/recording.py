@@ -179,7 +179,7 @@ def _memory() -> str:
     ]
     at = f"{datetime.fromisoformat(memory['measured_at']):%Y-%m-%d %H:%M}"
     return (
-        "\n## Memory\n\nMiB that each process holds while batches of 1,000 come in by 4 clients, "
+        "\n## Memory\n\nMiB that each process holds while batches of 1,000 come in by 16 clients, "
         f"after so many seconds (`python -m tests.bench.memory`, {at}).\nOf PostgreSQL: what the "
         "largest of its processes does not share.\n\n"
         f"| process | {' | '.join(f'{time} s' for time in times)} |\n"

@@ -15,7 +15,7 @@ NAIVE_RIVAL = (
 BENCHMARKS = [
     Benchmark(
         key="ingest_copy",
-        what="ingest over HTTP, batches of 1,000 by 4 clients, 100,000 subscribers alike",
+        what="ingest over HTTP, batches of 1,000 by 16 clients, 100,000 subscribers alike",
         rival=COPY_RIVAL,
         must=0.13,
         aim=0.25,
@@ -67,7 +67,7 @@ BENCHMARKS = [
     ),
     Benchmark(
         key="pool_spread",
-        what="ingest for the 1,000 members of one pool at once, batches of 1,000 by 4 clients",
+        what="ingest for the 1,000 members of one pool at once, batches of 1,000 by 16 clients",
         rival="the same for 1,000 separate subscribers",
         must=0.8,
         aim=1.2,

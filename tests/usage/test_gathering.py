@@ -5,26 +5,34 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts import keys
-from accounts.models import Subscriber
-from usage import gathering, proof
+from accounts.models import Account, Subscriber
+from usage import proof, receiving
+from usage.arriving import Delivery
 from usage.batches import BatchResult, Tally
-from usage.gathering import Gathering, Report, TooBusy
+from usage.decoding import Candidate, Refusal, read_events
+from usage.gathering import Again, Done, Gathering, Outcome, TooBusy
+from usage.ingest import Portion
 from usage.models import Bucket, Node, UsageBatch, UsageEvent
+from usage.receiving import Report
 
-from .conftest import NOON, event, left
+from .conftest import NOON, event, give, left, make_subscriber
 from .short_way import post
 from .test_concurrency import at_once
+from .test_set_aside import until_it_waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("clock_at_noon")]
 
 OK, UNAVAILABLE, PASSED_ON = 200, 503, 0
+MOST = 2000  # events in a transaction
+LARGE = receiving.SMALL_EVENTS + 1
 
 
 def body(*events: dict[str, Any]) -> bytes:
@@ -133,10 +141,9 @@ def test_the_use_of_a_key_is_noted(token: str, node: Node) -> None:
     assert node.node_keys.get().api_key.last_used_at == NOON
 
 
-def test_what_the_database_refuses_fails_alone(
-    token: str, month: Bucket, held_up: threading.Event
-) -> None:
-    """As a row that a constraint of tomorrow refuses: the others of its group are counted."""
+@pytest.fixture
+def poison() -> Iterator[str]:
+    """The id of an event that the database refuses, as a constraint of tomorrow may."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -146,17 +153,83 @@ def test_what_the_database_refuses_fails_alone(
             "CREATE TRIGGER refuse BEFORE INSERT ON usage_usageevent FOR EACH ROW "
             "WHEN (NEW.event_id = 'poison') EXECUTE FUNCTION refuse()"
         )
-    try:
-        reports = [(token, body(event(f"e{number}", 1))) for number in range(6)]
-        answers = gathered([*reports, (token, body(event("poison", 1)))], held_up)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP TRIGGER refuse ON usage_usageevent")
-            cursor.execute("DROP FUNCTION refuse()")
+    yield "poison"
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER refuse ON usage_usageevent")
+        cursor.execute("DROP FUNCTION refuse()")
+
+
+def test_what_the_database_refuses_fails_alone(
+    token: str, month: Bucket, held_up: threading.Event, poison: str
+) -> None:
+    reports = [(token, body(event(f"e{number}", 1))) for number in range(6)]
+    answers = gathered([*reports, (token, body(event(poison, 1)))], held_up)
     # The view, to which it is passed on, will find the same error and say 500.
     assert [status for status, _content in answers] == [OK] * 6 + [PASSED_ON]
     assert left(month) == 994_000
     assert proof.verify() == []
+
+
+def read(count: int, name: str) -> list[Candidate | Refusal]:
+    raw = [json.dumps(event(f"{name}{number}", 1)).encode() for number in range(count)]
+    return read_events(raw, now=NOON)
+
+
+def large(name: str, *more: dict[str, Any]) -> bytes:
+    return body(*(event(f"{name}-{number}", 1) for number in range(LARGE)), *more)
+
+
+def test_large_reports_share_transactions_and_are_answered_each(
+    token: str, month: Bucket, held_up: threading.Event, poison: str
+) -> None:
+    reports = [(token, large(f"r{number}")) for number in range(7)]
+    reports.append((token, large("p", event(poison, 1))))
+    answers = gathered(reports, held_up)
+    assert [status for status, _content in answers] == [OK] * 7 + [PASSED_ON]
+    assert [json.loads(content)["accepted"] for _status, content in answers[:7]] == [LARGE] * 7
+    assert {one.accepted for one in UsageBatch.objects.all()} == {LARGE}
+    assert left(month) == 1_000_000 - 7 * LARGE * 1000
+    assert proof.verify() == []
+
+
+def test_a_large_report_lets_others_go_before_what_is_held(
+    token: str, month: Bucket, account: Account
+) -> None:
+    other = make_subscriber(account, "+8613900000077")
+    give(other, 1000)
+
+    def report(name: str, *more: dict[str, Any]) -> tuple[int, Any]:
+        own = [event(f"{name}{number}", 1, subject=str(other.msisdn)) for number in range(LARGE)]
+        status, content = in_thread(lambda: post(token, body(*own, *more), query="sequence=7"))
+        return status, json.loads(content)["accepted"]
+
+    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(lock, [month.subscriber_id])
+        waiting = pool.submit(report, "a", event("held", 1))
+        until_it_waits(waiting, cursor)
+        assert UsageEvent.objects.count() == LARGE
+        # It waits by itself: another one's report is counted meanwhile.
+        assert report("b") == (OK, LARGE)
+    assert waiting.result(timeout=20) == (OK, LARGE + 1)
+    rows = UsageBatch.objects.order_by("id").values_list("sequence", "accepted")
+    assert [*rows] == [(7, LARGE), (None, 1), (7, LARGE)]  # numbered before it waits
+    assert proof.verify() == []
+
+
+def test_a_report_of_whom_others_hold_keeps_its_number_for_later(
+    token: str, node: Node, month: Bucket
+) -> None:
+    """Beside a new report that can be counted, all of an older one is put off: no empty batch."""
+    held = Portion(Delivery(node=node, events=[], sequence=5), read(LARGE, "h"), rounds=1)
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM usage_chargingprofile FOR NO KEY UPDATE")
+        [outcome] = pool.submit(in_thread, lambda: receiving.count_large([held], NOON)).result()
+        assert isinstance(outcome, Again)
+        assert (outcome.item.result, outcome.item.rounds) == (None, 2)
+    assert not UsageBatch.objects.exists()
+    result = receiving.take_large(outcome.item)
+    assert (result.tally.accepted, UsageBatch.objects.get().sequence) == (LARGE, 5)
 
 
 def test_without_the_database_all_are_told_to_send_again(
@@ -201,13 +274,15 @@ class Work:
 
     def __call__(
         self, reports: Sequence[Report], now: datetime
-    ) -> list[BatchResult | BaseException]:
+    ) -> list[Outcome[BatchResult, Report]]:
         self.groups.append(len(reports))
         self.go_on.acquire(timeout=10)
-        return [BatchResult(int(report.token), Tally()) for report in reports]
+        return [Done(BatchResult(int(report.token), Tally())) for report in reports]
 
 
-def start(queue: Gathering, number: int, events: int = 1) -> "tuple[threading.Thread, list[Any]]":
+def start(
+    queue: Gathering[Report, BatchResult], number: int, events: int = 1
+) -> "tuple[threading.Thread, list[Any]]":
     answer: list[Any] = []
 
     def take() -> None:
@@ -224,7 +299,7 @@ def start(queue: Gathering, number: int, events: int = 1) -> "tuple[threading.Th
 
 def test_those_who_come_meanwhile_go_together_and_each_gets_its_own() -> None:
     work = Work()
-    queue = Gathering(work)
+    queue = Gathering(work, most_events=MOST)
     started = [start(queue, number) for number in range(5)]
     assert work.groups == [1]
     work.go_on.release(2)
@@ -236,8 +311,8 @@ def test_those_who_come_meanwhile_go_together_and_each_gets_its_own() -> None:
 
 def test_a_group_holds_no_more_events_than_a_transaction_should() -> None:
     work = Work()
-    queue = Gathering(work)
-    started = [start(queue, number, gathering.MOST_EVENTS // 2) for number in range(4)]
+    queue = Gathering(work, most_events=MOST)
+    started = [start(queue, number, MOST // 2) for number in range(4)]
     work.go_on.release(4)
     for thread, _answer in started:
         thread.join(timeout=5)
@@ -246,7 +321,7 @@ def test_a_group_holds_no_more_events_than_a_transaction_should() -> None:
 
 def test_who_waits_too_long_is_told_and_forgotten() -> None:
     work = Work()
-    queue = Gathering(work, wait_seconds=1)
+    queue = Gathering(work, most_events=MOST, wait_seconds=1)
     leader, led = start(queue, 1)
     waiting, waited = start(queue, 2)
     waiting.join(timeout=5)
@@ -261,10 +336,38 @@ def test_who_waits_too_long_is_told_and_forgotten() -> None:
 
 
 def test_an_error_of_the_group_reaches_everyone_and_the_queue_goes_on() -> None:
-    def fail(_reports: Sequence[Report], _now: datetime) -> list[BatchResult | BaseException]:
+    def fail(_reports: Sequence[Report], _now: datetime) -> list[Outcome[BatchResult, Report]]:
         raise TooBusy("no")
 
-    queue = Gathering(fail)
+    queue = Gathering(fail, most_events=MOST)
     for _time in range(2):
         with pytest.raises(TooBusy):
             queue.take(Report("1", []))
+
+
+def test_what_is_not_finished_goes_first_with_the_next() -> None:
+    """The leader's own report and another one need a second round; a third waits behind them."""
+    rounds: list[list[str]] = []
+    go_on = threading.Semaphore(0)
+
+    def count(reports: Sequence[Report], _now: datetime) -> list[Outcome[BatchResult, Report]]:
+        rounds.append([report.token for report in reports])
+        go_on.acquire(timeout=10)
+        return [
+            Again(Report(f"{one.token}0", one.events[:1]))
+            if len(one.events) > 1
+            else Done(BatchResult(int(one.token), Tally()))
+            for one in reports
+        ]
+
+    queue = Gathering(count, most_events=4)
+    started = [start(queue, 1, 2), start(queue, 2, 2), start(queue, 3, 2), start(queue, 4)]
+    go_on.release(10)
+    for thread, _answer in started:
+        thread.join(timeout=5)
+    # 4 is behind what takes up the transaction's events until there is room for it.
+    assert rounds == [["1"], ["10", "2"], ["20", "3", "4"], ["30"]]
+    assert [answer for _thread, answer in started] == [[10], [20], [30], [4]]
+    last, answer = start(queue, 5)
+    last.join(timeout=5)
+    assert answer == [5]

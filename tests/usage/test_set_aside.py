@@ -62,11 +62,12 @@ def reported_while_held(
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement, [ids])
         reported = pool.submit(in_thread)
-        _until_it_waits(reported, cursor)
+        until_it_waits(reported, cursor)
         yield reported
 
 
-def _until_it_waits(reported: Future[Any], cursor: Any) -> None:
+def until_it_waits(reported: Future[Any], cursor: Any) -> None:
+    """Until another connection waits for a lock."""
     for _look in range(500):
         assert not reported.done(), reported.result()
         cursor.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.02)")
@@ -220,10 +221,10 @@ def test_after_a_crash_between_both_parts_the_same_report_counts_the_rest(
 ) -> None:
     honest = ingest_module._count
 
-    def dies_when_it_waits(*arguments: Any, waits: bool) -> Any:
-        if waits:
+    def dies_when_it_waits(*arguments: Any) -> Any:
+        if arguments[-1] is ingest_module.Waits.ALWAYS:
             raise OperationalError("the process died here")
-        return honest(*arguments, waits=waits)
+        return honest(*arguments)
 
     held = crowd[2]
     with transaction.atomic(), connection.cursor() as cursor:

@@ -11,8 +11,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from accounts.models import Subscriber
-from usage.api import short_way
-from usage.api.short_way import Environ, InTurn
+from usage.api import short_way, ways
+from usage.api.short_way import Environ, InTurn, Turns
 from usage.api.ways import in_front_of
 from usage.models import Node, UsageBatch
 
@@ -109,11 +109,11 @@ def test_the_short_way_is_counted_like_the_view(token: str, client: Client) -> N
     ("path", "body", "status"),
     [
         ("/api/v1/usage/events", events(1), "200 OK"),
-        ("/api/v1/usage/events", events(51), "503 Service Unavailable"),
+        ("/api/v1/usage/events", events(51), "200 OK"),
         ("/api/v1/quota/sessions", b"{}", "503 Service Unavailable"),
     ],
 )
-def test_small_reports_alone_need_no_turn(
+def test_reports_need_no_turn(
     token: str, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes, status: str
 ) -> None:
     """The one other connection is taken by a request of Django's that does not end."""
@@ -125,7 +125,7 @@ def test_small_reports_alone_need_no_turn(
         application(environ(token, body, path=path), lambda line, _headers: told.append(line))
         return []
 
-    application = in_front_of(django, connections=2)
+    application = in_front_of(django, connections=3)
     application(environ(token, b"", path="/slow"), lambda *_: None)
     assert told == [status]
 
@@ -140,7 +140,7 @@ def test_no_more_get_in_than_there_are_connections(monkeypatch: pytest.MonkeyPat
         start_response("200 OK", [])
         return [b"done"]
 
-    application = InTurn(slow, most=2)
+    application = InTurn(slow, Turns(2))
     threads = [
         threading.Thread(target=application, args=({}, lambda *_: None)) for _number in range(2)
     ]
@@ -158,3 +158,23 @@ def test_no_more_get_in_than_there_are_connections(monkeypatch: pytest.MonkeyPat
     for thread in threads:
         thread.join(timeout=5)
     assert b"".join(application({}, lambda *_: None)) == b"done"
+
+
+def test_a_large_body_is_read_when_there_is_room(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_way, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(ways, "LARGE_AT_ONCE", 1)
+    body = events(short_way.SMALL_BYTES // 100)
+    first, second = environ(token, body), environ(token, body)
+    told: list[str] = []
+
+    def while_the_first_is_counted(_call: Any) -> Any:
+        application(second, lambda line, _headers: told.append(line))
+        return OK, {}
+
+    monkeypatch.setattr(ways, "_large", while_the_first_is_counted)
+    application = in_front_of(lambda *_: [], connections=3)
+    application(first, lambda line, _headers: told.append(line))
+    assert told == ["503 Service Unavailable", "200 OK"]
+    assert (first["wsgi.input"].tell(), second["wsgi.input"].tell()) == (len(body), 0)

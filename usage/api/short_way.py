@@ -8,6 +8,7 @@ it again from the start.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from http.client import responses
 from io import BytesIO
 from threading import BoundedSemaphore
@@ -26,6 +27,7 @@ UNAVAILABLE = 503
 SMALL_BYTES = 64 * 1024
 TURN_SECONDS = 30
 JSON = "application/json"
+NO_TURNS = nullcontext()
 HEADERS = [("Content-Type", JSON), ("X-Content-Type-Options", "nosniff")]
 
 Environ = dict[str, Any]
@@ -56,20 +58,45 @@ class Way(NamedTuple):
     most_bytes: int = SMALL_BYTES
 
 
-class ShortWay:
-    """A WSGI application in front of another, for the paths that have a way."""
+class Turns:
+    """Lets in only so many at once; the others wait, up to TURN_SECONDS."""
 
-    def __init__(self, django: Application, find: Callable[[str], Way | None]) -> None:
+    def __init__(self, most: int) -> None:
+        self._free = BoundedSemaphore(most)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(timeout=TURN_SECONDS):
+            raise TooBusy("The server is busy; send the same again.")
+
+    def __exit__(self, *_error: object) -> None:
+        self._free.release()
+
+
+class ShortWay:
+    """A WSGI application in front of another, for the paths that have a way; with `turns`, bodies
+    are read when it is their turn."""
+
+    def __init__(
+        self,
+        django: Application,
+        find: Callable[[str], Way | None],
+        turns: Turns | nullcontext[None] = NO_TURNS,
+    ) -> None:
         self._django = django
         self._find = find
+        self._turns = turns
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         way = self._find(environ["PATH_INFO"])
         if way is None or not (size := _plain(environ, way.most_bytes)):
             return self._django(environ, start_response)
         started = time.perf_counter()
-        body = environ["wsgi.input"].read(size)
-        answer = _answer(way, environ, body)
+        try:
+            with self._turns:
+                body = environ["wsgi.input"].read(size)
+                answer = _answer(way, environ, body)
+        except TooBusy as busy:
+            return _busy(busy, start_response)
         if answer is None:
             return self._django(environ | {"wsgi.input": BytesIO(body)}, start_response)
         observe("POST", way.route, answer[0], time.perf_counter() - started)
@@ -77,23 +104,25 @@ class ShortWay:
 
 
 class InTurn:
-    """Lets in as many requests at once as there are connections for; the others wait outside.
+    """A WSGI application behind turns: of those that need a connection, as many as there are.
 
     Small reports need many threads, which must not all take up something heavy.
     """
 
-    def __init__(self, django: Application, *, most: int) -> None:
+    def __init__(self, django: Application, turns: Turns) -> None:
         self._django = django
-        self._turns = BoundedSemaphore(most)
+        self._turns = turns
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if not self._turns.acquire(timeout=TURN_SECONDS):
-            busy = TooBusy("The server is busy; send the same again.")
-            return _send(_unavailable(busy) or (UNAVAILABLE, [], b""), start_response)
         try:
-            return self._django(environ, start_response)
-        finally:
-            self._turns.release()
+            with self._turns:
+                return self._django(environ, start_response)
+        except TooBusy as busy:
+            return _busy(busy, start_response)
+
+
+def _busy(busy: TooBusy, start_response: StartResponse) -> Iterable[bytes]:
+    return _send(_unavailable(busy) or (UNAVAILABLE, [], b""), start_response)
 
 
 def _plain(environ: Environ, most: int) -> int:

@@ -1,4 +1,4 @@
-"""What may go the short way: small reports, which share a transaction, large ones, and quota."""
+"""What may go the short way: small reports and large ones, which share transactions, and quota."""
 
 import re
 from collections.abc import Sequence
@@ -9,17 +9,19 @@ from django.conf import settings
 
 from config import clock
 
-from .. import gathering
+from .. import receiving
+from ..arriving import Delivery
 from ..callers import NotAdmitted, admitted
 from ..database import hand_back
 from ..decoding import split_body
-from ..gathering import SMALL_EVENTS, Report
-from ..ingest import ingest
+from ..ingest import portion_of
 from ..models import Node
+from ..receiving import SMALL_EVENTS, Report
 from . import quota
-from .short_way import Application, Call, InTurn, ShortWay, Told, Way
+from .short_way import Application, Call, InTurn, ShortWay, Told, Turns, Way
 
 OK = 200
+LARGE_AT_ONCE = 16  # in memory; USAGE_MAX_BYTES each at most
 REPORTS = "api/v1/usage/events"
 SEQUENCE = re.compile(r"sequence=[0-9]{1,18}")
 SESSIONS = "api/v1/quota/sessions"
@@ -27,22 +29,29 @@ SESSION = re.compile(rf"/{SESSIONS}/([0-9a-zA-Z_]{{1,100}})/(update|release)")
 
 
 def in_front_of(django: Application, *, connections: int) -> ShortWay:
-    """All ways before Django's application. Small reports share one of the connections; what else
-    comes, by a short way or not, waits for its turn to have one of the others."""
-    in_turn = InTurn(ShortWay(django, with_a_connection), most=max(1, connections - 1))
-    return ShortWay(in_turn, small_reports)
+    """All ways before Django's application.
+
+    Reports share two of the connections, one for the small and one for the large, and so wait for
+    each other, not for turns. What else comes, by a short way or not, waits for its turn to have
+    one of the others. Of large reports only so many are held in memory at once.
+    """
+    others = InTurn(ShortWay(django, quota_sessions), Turns(max(1, connections - 2)))
+    large = ShortWay(others, large_reports, Turns(LARGE_AT_ONCE))
+    return ShortWay(large, small_reports)
 
 
 def small_reports(path: str) -> Way | None:
-    """Those who wait for a transaction that they share need no connection of their own, so this
-    way stands outside of the turns."""
-    return Way(REPORTS, _report) if path == f"/{REPORTS}" else None
+    """The way of reports that are short."""
+    return Way(REPORTS, _small) if path == f"/{REPORTS}" else None
 
 
-def with_a_connection(path: str) -> Way | None:
-    """The ways of large reports and of quota sessions: inside of the turns."""
-    if path == f"/{REPORTS}":
-        return Way(REPORTS, _batch, settings.USAGE_MAX_BYTES)
+def large_reports(path: str) -> Way | None:
+    """The way of all other reports."""
+    return Way(REPORTS, _large, settings.USAGE_MAX_BYTES) if path == f"/{REPORTS}" else None
+
+
+def quota_sessions(path: str) -> Way | None:
+    """The ways of quota sessions."""
     if path == f"/{SESSIONS}":
         return Way(SESSIONS, partial(_ask, verb="create"))
     if named := SESSION.fullmatch(path):
@@ -53,28 +62,29 @@ def with_a_connection(path: str) -> Way | None:
     return None
 
 
-def _report(call: Call) -> Told | None:
+def _small(call: Call) -> Told | None:
     if (read := _read(call)) is None:
         return None
     events, sequence = read
     if len(events) > SMALL_EVENTS:
         return None
-    return OK, gathering.take(Report(call.token, events, sequence)).shown()
+    return OK, receiving.take_small(Report(call.token, events, sequence)).shown()
 
 
-def _batch(call: Call) -> Told | None:
+def _large(call: Call) -> Told | None:
+    now = clock.now()
+    try:
+        node = _caller(call, scope=receiving.SCOPE, now=now)
+    finally:
+        hand_back()
     if (read := _read(call)) is None:
         return None
     events, sequence = read
     if len(events) <= SMALL_EVENTS:
         return None  # it went the way of small reports before, and not well
-    now = clock.now()
-    try:
-        node = _caller(call, scope=gathering.SCOPE, now=now)
-        # Should this fail, the view counts the same again: each event once.
-        return OK, ingest(node=node, events=events, now=now, sequence=sequence).shown()
-    finally:
-        hand_back()
+    # Should this fail, the view counts the same again: each event once.
+    portion = portion_of(Delivery(node=node, events=events, sequence=sequence), now=now)
+    return OK, receiving.take_large(portion).shown()
 
 
 def _ask(call: Call, *, verb: quota.Verb, ref: str = "") -> Told | None:

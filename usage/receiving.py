@@ -1,0 +1,120 @@
+"""Reports of nodes on their way to be counted, small ones and large ones, each with others of its
+kind: see gathering.
+
+Small reports come without their keys checked: one statement checks those of a group. A large report
+is read by the thread that received it, while the transaction before works. What a transaction of
+large reports had to set aside, since others held the subscribers, goes along with the next ones.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from config import clock
+from config.dberrors import is_contention, is_lost_connection
+
+from .arriving import Delivery
+from .batches import BatchResult
+from .callers import NotAdmitted, admitted
+from .database import hand_back
+from .gathering import Again, Done, Gathering, Outcome
+from .ingest import Portion, Waits, count_portions, ingest_together
+
+SMALL_EVENTS = 50  # a report of more is large
+MOST_SMALL_EVENTS = 2000  # in one transaction
+MOST_LARGE_EVENTS = 4000  # unless one report alone has more
+MOST_ROUNDS = 3  # of a report among others, before it waits by itself for who is held
+SCOPE = "usage:write"
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Counted = TypeVar("Counted")
+
+
+class Report(msgspec.Struct):
+    """What a caller sent: its bearer token, raw JSON events, its own number of the batch."""
+
+    token: str
+    events: Sequence[bytes]
+    sequence: int | None = None
+
+
+def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchResult, Report]]:
+    """Check the keys of reports and count the events of those admitted in one transaction.
+
+    Where that fails by what one of them may hold, each is counted by itself, so that it alone
+    gets its error. Raises when the database is away or busy; then nothing is known to be stored.
+    """
+    try:
+        callers = admitted([report.token for report in reports], scope=SCOPE, now=now)
+        deliveries = [
+            Delivery(node=node, events=report.events, sequence=report.sequence)
+            for report, node in zip(reports, callers, strict=True)
+            if node is not None
+        ]
+        counted = _or_each_alone(deliveries, lambda some: ingest_together(some, now=now))
+        told = iter(one if isinstance(one, Exception) else Done(one) for one in counted)
+        return [NotAdmitted() if node is None else next(told) for node in callers]
+    finally:
+        hand_back()  # for the next leader
+
+
+def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion, Portion]]:
+    """Count what can be counted of large reports in one transaction; fails as `count_small`."""
+    # Whom nobody had the last time, somebody may have for long: new reports go before.
+    fresh = any(not portion.rounds for portion in portions)
+    waits = Waits.FOR_MOST if fresh else Waits.NEVER
+    try:
+        counted = _or_each_alone(portions, lambda some: count_portions(some, now=now, waits=waits))
+    finally:
+        hand_back()
+    return [
+        one
+        if isinstance(one, Exception)
+        else Again(one)
+        if one.events and one.rounds < MOST_ROUNDS
+        else Done(one)
+        for one in counted
+    ]
+
+
+def _or_each_alone(
+    items: Sequence[Item], count: Callable[[Sequence[Item]], Sequence[Counted]]
+) -> list[Counted | Exception]:
+    """Count all at once; should one of them hold what the database refuses, one by one."""
+    if not items:
+        return []
+    try:
+        return list(count(items))
+    except Exception as error:
+        if is_lost_connection(error) or is_contention(error) or len(items) == 1:
+            raise
+        logger.warning("%d reports are counted one by one: %r", len(items), error)
+    return [_alone(item, count) for item in items]
+
+
+def _alone(item: Item, count: Callable[[Sequence[Item]], Sequence[Counted]]) -> Counted | Exception:
+    try:
+        return count([item])[0]
+    except Exception as error:
+        return error
+
+
+_small = Gathering(count_small, most_events=MOST_SMALL_EVENTS, pauses=True)
+_large = Gathering(count_large, most_events=MOST_LARGE_EVENTS)
+take_small = _small.take
+
+
+def take_large(portion: Portion) -> BatchResult:
+    """Count a large report, together with others as far as it can be had without waiting; the
+    rest by itself. Raises TooBusy, or what counting it raised."""
+    portion = _large.take(portion)
+    if portion.events:
+        try:
+            [portion] = count_portions([portion], now=clock.now(), waits=Waits.ALWAYS)
+        finally:
+            hand_back()
+    return portion.counted()
