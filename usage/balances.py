@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .database import fast_cursor
+from .database import copied_time, fast_cursor
 from .models import (
     BlockChange,
     Bucket,
@@ -165,8 +165,9 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
 def _views(buckets: Sequence[Bucket], at: datetime) -> list[BucketView]:
     codes = _model_codes(buckets)
     by_id = {bucket.pk: bucket for bucket in buckets}
+    instant = copied_time(at)
     return [
-        _view(by_id[each.id], codes, usable_now=each.is_valid(at))
+        _view(by_id[each.id], codes, usable_now=each.is_valid(instant))
         for each in in_burn_order(map(as_open, buckets))
     ]
 

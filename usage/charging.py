@@ -128,13 +128,15 @@ def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
     membership = standing.membership(owner, at) if owner in standing.memberships else None
     if membership is None:
         buckets = standing.own.get(owner, ())
-        usage.debits, uncovered = burn(buckets, model_id=usage.model_id, at=at, mt=usage.mt)
+        usage.debits, uncovered = burn(
+            buckets, model_id=usage.model_id, at=copied_time(at), mt=usage.mt
+        )
         return uncovered
     day = standing.days.of(at) if usage.late else usage.day
     usage.debits, uncovered = burn(
         standing.with_pool(owner, membership),
         model_id=usage.model_id,
-        at=at,
+        at=copied_time(at),
         mt=usage.mt,
         pool_mt=membership.allowance_mt(day),
     )

@@ -28,6 +28,7 @@ COPY_ZERO = datetime(2000, 1, 1, tzinfo=UTC)  # of times and days
 MICROSECOND = timedelta(microseconds=1)
 
 TIMESTAMPTZ = psycopg.adapters.types["timestamptz"].oid
+INT8 = psycopg.adapters.types["int8"].oid
 
 
 @contextmanager
@@ -41,6 +42,17 @@ def fast_cursor() -> Iterator[Cursor]:
         assert loader is not None  # one of psycopg's own
         cursor.adapters.register_loader(TIMESTAMPTZ, loader)
         yield cursor
+
+
+@contextmanager
+def instants_as_numbers(cursor: Cursor) -> Iterator[Cursor]:
+    """A cursor beside a fast one, whose times come as `copied_time` makes them, without objects."""
+    with psycopg.Cursor(cursor.connection) as numbers:
+        numbers.format = psycopg.pq.Format.BINARY
+        loader = psycopg.adapters.get_loader(INT8, numbers.format)
+        assert loader is not None  # one of psycopg's own
+        numbers.adapters.register_loader(TIMESTAMPTZ, loader)
+        yield numbers
 
 
 def hand_back() -> None:

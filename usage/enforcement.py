@@ -12,7 +12,7 @@ from datetime import date, datetime
 from django.db import transaction
 
 from . import callbacks, notices
-from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, fast_cursor
+from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, copied_time, fast_cursor
 from .locking import Profile, Standing, lock_profiles, lock_standing
 from .models import BlockChange
 from .notices import Reached
@@ -144,10 +144,11 @@ def settle(
     subscriber and cycle. Sets `blocked` on the profiles.
     """
     cycle = cycle_of(now)
+    instant = copied_time(now)
     changed: list[Profile] = []
     reached: list[Reached] = []
     for owner, profile in standing.profiles.items():
-        size, left, usable = _weigh(standing.own.get(owner, ()), now)
+        size, left, usable = _weigh(standing.own.get(owner, ()), instant)
         active = profile.state == "active"
         if not usable or not active or profile.blocked:
             spent = totals.get((owner, cycle), 0)
@@ -182,7 +183,7 @@ def _block(cursor: Cursor, changed: Sequence[Profile], now: datetime) -> None:
         )
 
 
-def _weigh(buckets: Sequence[OpenBucket], now: datetime) -> tuple[int, int, bool]:
+def _weigh(buckets: Sequence[OpenBucket], now: int) -> tuple[int, int, bool]:
     """What is valid now, in mt: its size and what is left of it, and whether any of that may be
     used at this hour."""
     size = left = 0

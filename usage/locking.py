@@ -13,7 +13,7 @@ import msgspec
 
 from config.errors import DomainError
 
-from .database import Cursor, array
+from .database import Cursor, array, copied_time, instants_as_numbers
 from .models.pools import UNCAPPED
 from .periods import Days, cycle_of
 from .waterfall import OpenBucket
@@ -58,7 +58,8 @@ POOL_USAGE = """
 """
 
 # What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
-# its snapshot must hold what the former owner of the locks has written.
+# its snapshot must hold what the former owner of the locks has written. In the order of the index
+# over open buckets, since sorting took a third of the time.
 OPEN_BUCKETS = """
     SELECT bucket.subscriber_id, bucket.priority, bucket.valid_until,
            cardinality(bucket.model_ids) = 0, bucket.created_at, bucket.id, bucket.valid_from,
@@ -69,7 +70,7 @@ OPEN_BUCKETS = """
                 THEN ARRAY[bucket.minute_from, bucket.minute_until] END
       FROM usage_bucket AS bucket
      WHERE bucket.subscriber_id = ANY(%(ids)s::bigint[]) AND bucket.closed_at IS NULL
-     ORDER BY bucket.subscriber_id, bucket.id
+     ORDER BY bucket.subscriber_id
 """
 
 OPEN_POOL_BUCKETS = OPEN_BUCKETS.replace("bucket.subscriber_id", "bucket.pool_id")
@@ -170,26 +171,28 @@ class Standing(msgspec.Struct):
 
     def is_open(self, subscriber_id: int, at: datetime) -> bool:
         """Whether the instant lies in the validity of an open bucket, used up or not."""
+        instant = copied_time(at)
         for bucket in self.own.get(subscriber_id, ()):
-            if bucket.valid_from <= at < bucket.valid_until:
+            if bucket.valid_from <= instant < bucket.valid_until:
                 return True
         membership = self.membership(subscriber_id, at)
         return membership is not None and any(
-            bucket.valid_from <= at < bucket.valid_until
+            bucket.valid_from <= instant < bucket.valid_until
             for bucket in self.of_pools.get(membership.pool_id, ())
         )
 
     def has_left(self, subscriber_id: int, at: datetime) -> bool:
         """Whether anything is not used at this instant, held by a session or not."""
+        instant = copied_time(at)
         for bucket in self.own.get(subscriber_id, ()):
-            if bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(at):
+            if bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(instant):
                 return True
         membership = self.membership(subscriber_id, at)
         return (
             membership is not None
             and membership.allowance_mt(self.days.of(at)) > 0
             and any(
-                bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(at)
+                bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(instant)
                 for bucket in self.of_pools.get(membership.pool_id, ())
             )
         )
@@ -281,7 +284,9 @@ def _open_buckets(
     """Open buckets by owner, in burn order."""
     found: dict[int, list[OpenBucket]] = {}
     owner_id, own = 0, list[OpenBucket]()
-    for row in cursor.execute(statement, {"ids": array(owners)}, prepare=True).fetchall():
+    with instants_as_numbers(cursor) as numbers:
+        rows = numbers.execute(statement, {"ids": array(owners)}, prepare=True).fetchall()
+    for row in rows:
         bucket = OpenBucket(*row)
         if bucket.owner_id != owner_id:
             owner_id, own = bucket.owner_id, []

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from . import limits
 from .charging import priced_totals
-from .database import Cursor
+from .database import Cursor, copied_time
 from .locking import Profile, Standing
 from .models import ChargingProfile
 from .periods import cycle_of
@@ -138,7 +138,9 @@ def hold(
         pooled = {bucket.id for bucket in buckets if bucket.pool_id is not None}
         held_mt = sum(mt for one in others for bucket, mt in one.buckets if bucket in pooled)
         pool_mt = max(0, pool_mt - held_mt)
-    taken, missing_mt = burn(buckets, model_id=model_id, at=now, mt=wanted_mt, pool_mt=pool_mt)
+    taken, missing_mt = burn(
+        buckets, model_id=model_id, at=copied_time(now), mt=wanted_mt, pool_mt=pool_mt
+    )
     made = Hold([(bucket.id, mt) for bucket, mt in taken], min(missing_mt, payg_room_mt))
     _drop_fraction(made)
     return made

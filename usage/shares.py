@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from .database import copied_time
 from .locking import Membership, Taken
 from .models import Bucket, PoolMember, PoolUsage, QuotaSession
 from .models.pools import UNCAPPED
@@ -64,7 +65,8 @@ def pool_share(*, subscriber_id: int, goes_first: bool, now: datetime) -> PoolSh
     used = _used(subscriber_id, member.pool_id, cycle)
     used_mt = sum(used.values())
     buckets = Bucket.objects.filter(pool_id=member.pool_id, closed_at__isnull=True)
-    valid = [one for one in map(as_open, buckets) if one.is_valid(now)]
+    at = copied_time(now)
+    valid = [one for one in map(as_open, buckets) if one.is_valid(at)]
     held_mt = _held_mt(subscriber_id, {bucket.pk for bucket in buckets})
     caps = member.cycle_cap_mt, member.day_cap_mt
     taken = Taken(used, {cycle: used_mt})
@@ -92,11 +94,11 @@ def as_open(bucket: Bucket) -> OpenBucket:
     return OpenBucket(
         owner_id=bucket.subscriber_id or bucket.pool_id or 0,
         priority=bucket.priority,
-        valid_until=bucket.valid_until,
+        valid_until=copied_time(bucket.valid_until),
         for_all_models=not bucket.model_ids,
-        created_at=bucket.created_at,
+        created_at=copied_time(bucket.created_at),
         id=bucket.pk,
-        valid_from=bucket.valid_from,
+        valid_from=copied_time(bucket.valid_from),
         available_mt=bucket.remaining_mt - bucket.reserved_mt,
         size_mt=bucket.granted_mt + bucket.adjusted_mt,
         reserved_mt=bucket.reserved_mt,

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from msgspec.structs import replace
 
+from usage.database import COPY_ZERO, MICROSECOND, copied_time
 from usage.models import NEVER
+from usage.periods import minute_of_day
 from usage.waterfall import OpenBucket, burn, in_burn_order
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -94,11 +96,11 @@ def opened(grants: Sequence[dict[str, Any]]) -> list[OpenBucket]:
             owner_id=1,
             id=number,
             priority=grant.get("priority", 1) or LAST,
-            valid_from=offset(grant.get("effective", "T0-2y")),
-            valid_until=offset(grant["expires"]) if "expires" in grant else NEVER,
+            valid_from=copied_time(offset(grant.get("effective", "T0-2y"))),
+            valid_until=copied_time(offset(grant["expires"]) if "expires" in grant else NEVER),
             for_all_models="features" not in grant,
             model_ids=[MODELS[name] for name in grant.get("features", ())],
-            created_at=T0 + timedelta(seconds=grant.get("created", number)),
+            created_at=copied_time(T0 + timedelta(seconds=grant.get("created", number))),
             available_mt=grant["amount"],
             size_mt=grant["amount"],
         )
@@ -118,7 +120,7 @@ def test_a_burn_case_takes_exactly_what_it_says(name: str) -> None:
     taken, uncovered = burn(
         in_burn_order(supplied),
         model_id=MODELS[step.get("feature")],
-        at=offset(step.get("at", "T0+1h")),
+        at=copied_time(offset(step.get("at", "T0+1h"))),
         mt=step.get("usage", step.get("collect")),
     )
     left = {names[bucket.id]: bucket.available_mt for bucket in buckets}
@@ -137,9 +139,9 @@ def test_a_burn_case_takes_exactly_what_it_says(name: str) -> None:
 
 def test_the_earliest_expiring_of_a_thousand_is_found() -> None:
     buckets = opened([{"amount": 100, "expires": "T0+30d"}] * 1000)
-    buckets[777].valid_until = offset("T0+29d")
+    buckets[777].valid_until = copied_time(offset("T0+29d"))
     random.Random(3).shuffle(buckets)
-    taken, uncovered = burn(in_burn_order(buckets), model_id=1, at=T0, mt=99)
+    taken, uncovered = burn(in_burn_order(buckets), model_id=1, at=copied_time(T0), mt=99)
     assert ([(bucket.id, part) for bucket, part in taken], uncovered) == ([(778, 99)], 0)
     assert sorted(bucket.available_mt for bucket in buckets) == [1] + [100] * 999
 
@@ -148,7 +150,9 @@ def test_an_expired_grant_pays_nothing() -> None:
     case = CASES["life-01-expired-grant-not-burned"]
     buckets = opened(case["given"]["grants"])
     step = case["when"][0]
-    taken, uncovered = burn(buckets, model_id=1, at=offset(step["at"]), mt=step["usage"])
+    taken, uncovered = burn(
+        buckets, model_id=1, at=copied_time(offset(step["at"])), mt=step["usage"]
+    )
     assert (taken, uncovered) == ([], case["expect"]["overage"])
 
 
@@ -157,7 +161,7 @@ def test_an_expired_grant_pays_nothing() -> None:
 )
 def test_a_bucket_pays_from_its_start_to_just_before_its_end(at: int, pays: bool) -> None:
     [bucket] = opened([{"amount": 1, "effective": "T0+0h", "expires": "T0+1h"}])
-    instant = T0 + timedelta(microseconds=at)
+    instant = copied_time(T0) + at
     assert bucket.pays_for(model_id=1, at=instant) is pays
 
 
@@ -168,8 +172,12 @@ def test_never_expiring_burns_after_all_that_expire() -> None:
 
 def test_creation_then_id_decide_between_equals() -> None:
     first, second = opened([{"amount": 1, "created": 5}, {"amount": 1, "created": 5}])
-    older = replace(second, id=9, created_at=T0)
+    older = replace(second, id=9, created_at=copied_time(T0))
     assert in_burn_order([second, older, first]) == [older, first, second]
+
+
+def hour(number: int) -> int:
+    return copied_time(T0 + timedelta(hours=number))
 
 
 def bucket_of_models(model_ids: Sequence[int], **about: Any) -> OpenBucket:
@@ -181,10 +189,10 @@ buckets_of_any_kind = some.lists(
         bucket_of_models,
         id=some.integers(1, 10**6),
         priority=some.integers(1, 3),
-        valid_from=some.integers(-3, 0).map(lambda hours: T0 + timedelta(hours=hours)),
-        valid_until=some.integers(1, 3).map(lambda hours: T0 + timedelta(hours=hours)),
+        valid_from=some.integers(-3, 0).map(hour),
+        valid_until=some.integers(1, 3).map(hour),
         model_ids=some.lists(some.integers(1, 2), max_size=1),
-        created_at=some.integers(0, 2).map(lambda hours: T0 + timedelta(hours=hours)),
+        created_at=some.integers(0, 2).map(hour),
         available_mt=some.integers(0, 12),
         size_mt=some.just(12),
     ),
@@ -194,7 +202,7 @@ buckets_of_any_kind = some.lists(
 events_of_any_kind = some.lists(
     some.tuples(
         some.integers(1, 2),
-        some.integers(-3, 3).map(lambda hours: T0 + timedelta(hours=hours)),
+        some.integers(-3, 3).map(hour),
         some.integers(0, 25),
     ),
     max_size=6,
@@ -202,7 +210,7 @@ events_of_any_kind = some.lists(
 
 
 def naive(
-    buckets: list[OpenBucket], events: list[tuple[int, datetime, int]]
+    buckets: list[OpenBucket], events: list[tuple[int, int, int]]
 ) -> tuple[dict[int, int], int]:
     """Millitoken by millitoken, asking every bucket each time."""
     left = {bucket.id: bucket.available_mt for bucket in buckets}
@@ -235,7 +243,7 @@ def _before(one: OpenBucket, other: OpenBucket) -> bool:
 
 @given(buckets=buckets_of_any_kind, events=events_of_any_kind)
 def test_any_waterfall_equals_the_naive_one(
-    buckets: list[OpenBucket], events: list[tuple[int, datetime, int]]
+    buckets: list[OpenBucket], events: list[tuple[int, int, int]]
 ) -> None:
     expected, beyond = naive(buckets, events)
     had = sum(bucket.available_mt for bucket in buckets)
@@ -250,3 +258,14 @@ def test_any_waterfall_equals_the_naive_one(
     assert {bucket.id: bucket.available_mt for bucket in buckets} == expected
     assert uncovered_mt == beyond
     assert had - taken_mt == sum(expected.values())
+
+
+@given(at=some.integers(0, copied_time(NEVER) - 1))
+def test_hours_are_those_of_the_billing_zone(at: int) -> None:
+    [bucket] = opened([{"amount": 1}])
+    bucket.valid_from = 0
+    minute = minute_of_day(COPY_ZERO + at * MICROSECOND)
+    bucket.hours = minute, (minute + 1) % 1440
+    assert bucket.is_valid(at)
+    bucket.hours = (minute + 1) % 1440, minute
+    assert not bucket.is_valid(at)
