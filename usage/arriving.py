@@ -11,7 +11,7 @@ import msgspec
 
 from .batches import EVENTS_PER_BATCH, Batch, next_batches
 from .charging import Usage
-from .database import COPY_NULL, Cursor, copied_text, copied_time
+from .database import Cursor, copied_text, copied_time
 from .decoding import Candidate, Refusal
 from .models import Node, UsageBatch
 from .resolving import RatedWeight, Subjects, Weights
@@ -20,12 +20,26 @@ EVENT_COLUMNS = (
     "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
     "occurred_at, input_tokens, cached_tokens, output_tokens, reasoning_tokens, mt, late"
 )
-# A row of these, all of them bigint but two texts and, last of all, `late`.
-_FIRST = Struct("!h iq iq iq").pack
-_NUMBER = Struct("!iq").pack
-_REST = Struct("!iq iq iq iq iq iq iq iq i").pack
+# A row of these, all of them bigint but two texts and, last of all, `late`. What many rows share
+# is copied in one piece, since packing costs by the value: `_batch_part`, `_weight_part`.
+_START = Struct("!h iq").pack
+_TWO = Struct("!iq iq").pack
+_LENGTH = Struct("!i").pack
+_OWNER = Struct("!iq i").pack
+_OWNER_AND_KEY = Struct("!iq iq").pack
+_REST = Struct("!q iq iq iq iq iq i").pack
 
-_source_field = lru_cache(4096)(copied_text)
+
+@lru_cache(4096)
+def _batch_part(batch_id: int, node_id: int, source: str, id_bytes: int) -> bytes:
+    """From batch_id to source, and the length of event_id."""
+    return _TWO(8, batch_id, 8, node_id) + copied_text(source) + _LENGTH(id_bytes)
+
+
+@lru_cache(4096)
+def _weight_part(model_id: int, weight_id: int) -> bytes:
+    """model_id, weight_id, and the length of occurred_at."""
+    return _TWO(8, model_id, 8, weight_id) + _LENGTH(8)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -62,23 +76,22 @@ class Arrival(msgspec.Struct):
     def take(self, item: Resolved) -> None:
         """A new event joins its batch, to be charged and written."""
         event, weight, about, owner = item.event, item.weight, self.batch, item.subscriber_id
-        number = about.id * EVENTS_PER_BATCH + event.position
-        at, model_id, mt = event.occurred_at, weight.model_id, weight.mt(event.counts)
-        computed, cached, output, reasoning = event.counts
-        key = item.api_key_id
+        number, model_id = about.id * EVENTS_PER_BATCH + event.position, weight.model_id
+        at, counts, key, id = event.occurred_at, event.counts, item.api_key_id, event.id.encode()
+        computed, cached, output, reasoning = counts
+        mt = weight.mt(counts)
         self.subjects.append((owner, event.subject))
         self.usages.append(Usage(number, about.id, owner, model_id, at, event.day, mt))
-        self.rows.append(
-            _FIRST(16, 8, number, 8, about.id, 8, about.node_id)
-            + _source_field(event.source)
-            + copied_text(event.id)
-            + _NUMBER(8, owner)
-            + (COPY_NULL if key is None else _NUMBER(8, key))
-            + _REST(
-                *(8, model_id, 8, weight.id, 8, copied_time(at)),
-                *(8, computed, 8, cached, 8, output, 8, reasoning, 8, mt, 1),
-            )
+        time = copied_time(at)
+        row = (
+            _START(16, 8, number),
+            _batch_part(about.id, about.node_id, event.source, len(id)),
+            id,
+            _OWNER(8, owner, -1) if key is None else _OWNER_AND_KEY(8, owner, 8, key),
+            _weight_part(model_id, weight.id),
+            _REST(time, 8, computed, 8, cached, 8, output, 8, reasoning, 8, mt, 1),
         )
+        self.rows.append(b"".join(row))
 
     def repeat(self, item: Resolved) -> None:
         """A repeat is counted as such, and its subject is told of when blocked."""
@@ -141,14 +154,16 @@ def _of_own_sources(
 def _resolve(
     arrival: Arrival, events: Sequence[Candidate], subjects: Subjects, weights: Weights
 ) -> None:
+    add = arrival.resolved.append
     for event in events:
-        subject = subjects.at(subject=event.subject, at=event.occurred_at)
-        weight = weights.at(model=event.model, at=event.occurred_at)
+        at = event.occurred_at
+        subject = subjects.at(event.subject, at)
+        weight = weights.at(event.model, at)
         if subject is None:
             detail = f"No subscriber has {event.subject!r} as number, id or key."
             arrival.refuse(event, "unknown_subscriber", detail)
         elif weight is None:
-            detail = f"Model {event.model!r} has no weight at {event.occurred_at.isoformat()}."
+            detail = f"Model {event.model!r} has no weight at {at.isoformat()}."
             arrival.refuse(event, "unknown_model", detail)
         else:
-            arrival.resolved.append(Resolved(event, subject[0], subject[1], weight))
+            add(Resolved(event, subject[0], subject[1], weight))

@@ -14,7 +14,7 @@ from django.conf import settings
 from config.errors import DomainError
 
 from .normalising import ChatUsage, Counts, UnreadableUsage, normalise, usage_of
-from .periods import Days, day_of
+from .periods import day_end, day_of, day_start
 
 SINGLE = "application/cloudevents+json"
 BATCHES = {"application/cloudevents-batch+json", "application/json"}
@@ -183,43 +183,57 @@ def _inflate(body: bytes, encoding: str) -> bytes:
 def read_events(events: Sequence[bytes], *, now: datetime) -> list[Candidate | Refusal]:
     """Read the events of a request that came at `now`, and check what can be checked without the
     database."""
-    reader = _Reader(now)
+    reader = _Reader(now, plain=_all_plain(b"".join(events)))
     return [reader.read(position, raw) for position, raw in enumerate(events)]
 
 
+def _all_plain(body: bytes) -> bool:
+    """Whether JSON is ASCII without escapes, as nearly all is: then all of its texts can be
+    printed, and nobody need look at each."""
+    return body.isascii() and b"\\" not in body and b"\x7f" not in body
+
+
+_Part = tuple[datetime, datetime, date]  # since, until, and the billing day that both lie in
+
+
 class _Reader:
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, *, plain: bool) -> None:
         self._now = now
-        self._newest = now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS)
-        self._oldest = now - timedelta(days=settings.EVENT_MAX_AGE_DAYS)
-        self._days = Days()
+        self._plain = plain
+        # What is accepted, half open.
+        self._since = now - timedelta(days=settings.EVENT_MAX_AGE_DAYS)
+        self._until = now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS, microseconds=1)
+        self._parts: list[_Part] = []  # by day, as far as events were of it
+        self._part: _Part = self._since, self._since, date.min
 
     def read(self, position: int, raw: bytes) -> Candidate | Refusal:
         try:
             event = _chat_envelope.decode(raw)
             # In UTC like all that comes from the database: times of one zone compare faster.
             at = event.time.astimezone(UTC)
-            counts = event.data.usage.counts()
+            since, until, day = self._part
+            if not since <= at < until:
+                _, _, day = self._part = self._part_with(at)
         except (*UNREADABLE, OverflowError):
             return self._read_any(position, raw)
-        if (
-            counts is None
-            or not self._oldest <= at <= self._newest
-            or not (event.id.isprintable() and event.source.isprintable())
-            or not event.subject.isprintable()
-        ):
+        data, id, source, subject = event.data, event.id, event.source, event.subject
+        counts = data.usage.counts()
+        if counts is None or not (self._plain or f"{id}{source}{subject}".isprintable()):
             return self._read_any(position, raw)
-        return Candidate(
-            position,
-            raw,
-            event.id,
-            event.source,
-            event.subject,
-            event.data.model,
-            at,
-            self._days.of(at),
-            counts,
-        )
+        return Candidate(position, raw, id, source, subject, data.model, at, day, counts)
+
+    def _part_with(self, at: datetime) -> "_Part":
+        """The part of a billing day that is accepted and holds this instant; raises OverflowError
+        when none does."""
+        for part in self._parts:
+            if part[0] <= at < part[1]:
+                return part
+        if not self._since <= at < self._until:
+            raise OverflowError
+        day = day_of(at)
+        part = max(self._since, day_start(day)), min(self._until, day_end(day)), day
+        self._parts.append(part)
+        return part
 
     def _read_any(self, position: int, raw: bytes) -> Candidate | Refusal:
         """The same of any shape, with the reason when it is refused."""

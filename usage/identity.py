@@ -68,6 +68,24 @@ class Verdict(Enum):
 
 def key_of(source: str, id: str) -> bytes:
     """The identity (source, id): 23 bytes, or 7 or 8 more than the id has. Both are printable."""
+    return _common_key_of(source, id) or _any_key_of(source, id)
+
+
+def _common_key_of(source: str, id: str) -> bytes:
+    """The same of an id that ends in 32 small hexadecimal digits, as nearly all do; else empty."""
+    digits = id[-32:]
+    if len(digits) < 32 or "-" in digits:
+        return b""
+    try:
+        number = bytes.fromhex(digits)
+    except ValueError:
+        return b""
+    # Reading takes capitals and skips spaces.
+    tag = _tag(source, id[:-32], "x32") if number.hex() == digits else b""
+    return number + tag if tag else b""
+
+
+def _any_key_of(source: str, id: str) -> bytes:
     end = len(id)
     if found := _hex_at(id, end - 32):
         prefix, spelling = id[: end - 32], "x32"
@@ -96,8 +114,8 @@ def _tag(source: str, prefix: str, spelling: str) -> bytes:
 
 def content_of(event: Candidate) -> bytes:
     """11 bytes over what must not differ under one key. The time may: retries are stamped anew."""
-    counts = event.counts
-    text = f"{event.subject}\0{event.model}\0{counts[0]}\0{counts[1]}\0{counts[2]}\0{counts[3]}"
+    computed, cached, output, reasoning = event.counts
+    text = f"{event.subject}\0{event.model}\0{computed}\0{cached}\0{output}\0{reasoning}"
     return blake2b(text.encode(), digest_size=16).digest()[:CONTENT_BYTES]
 
 
@@ -108,11 +126,10 @@ def judge(cursor: Cursor, events: Sequence[Candidate], *, day: date) -> list[Ver
     """
     keys = [key_of(event.source, event.id) for event in events]
     contents = [content_of(event) for event in events]
-    first: dict[bytes, int] = {}
-    for position, key in enumerate(keys):
-        first.setdefault(key, position)
-    ordered = sorted(first)
-    wanted = {key: contents[first[key]] for key in ordered}
+    # Of copies the first one's content, since what is put in later stays.
+    content_of_first = dict(zip(reversed(keys), reversed(contents), strict=True))
+    ordered = sorted(content_of_first)
+    wanted = {key: content_of_first[key] for key in ordered}
     claimed = _claim(cursor, wanted, day=day)
     if len(claimed) == len(keys):
         return [Verdict.NEW] * len(keys)
@@ -120,6 +137,7 @@ def judge(cursor: Cursor, events: Sequence[Candidate], *, day: date) -> list[Ver
     if taken := [key for key in ordered if key not in claimed]:
         rows = cursor.execute(STORED_KEYS, {"keys": taken})
         stored |= {bytes(key): bytes(content) for key, content in rows}
+    first = {key: position for position, key in reversed(list(enumerate(keys)))}
     return [
         Verdict.NEW
         if key in claimed and first[key] == position
@@ -159,7 +177,8 @@ def _claim(cursor: Cursor, wanted: Mapping[bytes, bytes], *, day: date) -> Colle
 
 
 def _rows(wanted: Mapping[bytes, bytes], day: date) -> Iterator[bytes]:
+    heads = {length: pack("!hi", 3, length) for length in set(map(len, wanted))}
+    middle = pack("!i", CONTENT_BYTES)
     last = pack("!ii", 4, (day - COPY_ZERO.date()).days)
-    length = pack("!i", CONTENT_BYTES)
     for key, content in wanted.items():
-        yield b"".join((pack("!hi", 3, len(key)), key, length, content, last))
+        yield b"%b%b%b%b%b" % (heads[len(key)], key, middle, content, last)

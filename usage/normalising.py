@@ -6,6 +6,7 @@ input. Sources: the engines' API types and recorded answers, see tests/usage/pay
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,10 @@ class Counts(NamedTuple):
     cached: int
     output: int
     reasoning: int
+
+
+# Of a tuple of four, without the call of Python that a named tuple's own constructor is.
+_counts_of = partial(tuple.__new__, Counts)
 
 
 class UnreadableUsage(ValueError):
@@ -52,20 +57,22 @@ class ChatUsage(msgspec.Struct, gc=False):
     def counts(self) -> Counts | None:
         """What `normalise` makes of it; None where that would refuse it."""
         prompt, completion = self.prompt_tokens, self.completion_tokens or 0
-        given, made = self.prompt_tokens_details, self.completion_tokens_details
-        cached = None if given is None else given.cached_tokens
-        if cached is None:
+        total, given, made = (
+            self.total_tokens,
+            self.prompt_tokens_details,
+            self.completion_tokens_details,
+        )
+        if given is None or (cached := given.cached_tokens) is None:
             cached = self.prompt_cache_hit_tokens or 0
-        reasoning = None if made is None else made.reasoning_tokens
-        if reasoning is None:
+        if made is None or (reasoning := made.reasoning_tokens) is None:
             reasoning = self.reasoning_tokens or 0
         if (
             cached > prompt
             or reasoning > completion
-            or self.total_tokens not in (None, prompt + completion)
+            or (total is not None and total != prompt + completion)
         ):
             return None
-        return Counts(prompt - cached, cached, completion - reasoning, reasoning)
+        return _counts_of((prompt - cached, cached, completion - reasoning, reasoning))
 
 
 def normalise(usage: Mapping[str, Any]) -> Counts:

@@ -1,5 +1,6 @@
 """Who and what an event names: subject -> subscriber, model -> weight, at the time of use."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -76,7 +77,7 @@ class Weights:
             for name in (code, *aliases):
                 self._by_name[name.lower()].append(weight)
 
-    def at(self, *, model: str, at: datetime) -> RatedWeight | None:
+    def at(self, model: str, at: datetime) -> RatedWeight | None:
         """The weight of a model, named in any letter case, at an instant; None when it has none."""
         for weight in self._by_name.get(model) or self._by_name.get(model.lower()) or ():
             if weight.valid_from <= at and (weight.valid_until is None or at < weight.valid_until):
@@ -89,34 +90,43 @@ class Subjects:
 
     def __init__(self, cursor: Any, subjects: Iterable[str]) -> None:
         named = set(subjects)
-        self._holders: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
-        self._ids: dict[str, int] = {}
-        self._keys: dict[str, tuple[int, int]] = {}
-        if msisdns := [text for text in named if _is_number(text)]:
-            texts = f"{{{','.join(msisdns)}}}"  # a list takes psycopg three times as long
-            rows = cursor.execute(HOLDERS, {"msisdns": texts}, prepare=True).fetchall()
-            for msisdn, subscriber_id, start in rows:
-                self._holders[msisdn].append((subscriber_id, start))
+        msisdns = [text for text in named if _is_number(text)]
+        # As `at` answers: who was at all times one and the same, and else the numbers' holders.
+        self._always: dict[str, tuple[int, int | None]] = {}
+        self._holders: dict[str, list[tuple[int, datetime]]] = {}
+        if msisdns:
+            self._read_holders(cursor, msisdns)
+        if len(msisdns) == len(named):
+            return
         if ids := [int(text) for text in named if _is_id(text)]:
             for (subscriber_id,) in cursor.execute(SUBSCRIBERS, {"ids": ids}):
-                self._ids[str(subscriber_id)] = subscriber_id
+                self._always[str(subscriber_id)] = subscriber_id, None
         if public_ids := [text for text in named if text.startswith("ak")]:
             for public_id, key_id, owner in cursor.execute(KEYS, {"public_ids": public_ids}):
-                self._keys[public_id] = (owner, key_id)
+                self._always[public_id] = owner, key_id
 
-    def at(self, *, subject: str, at: datetime) -> tuple[int, int | None] | None:
+    def _read_holders(self, cursor: Any, msisdns: Sequence[str]) -> None:
+        texts = f"{{{','.join(msisdns)}}}"  # a list takes psycopg three times as long
+        rows = cursor.execute(HOLDERS, {"msisdns": texts}, prepare=True).fetchall()
+        self._always = {msisdn: (owner, None) for msisdn, owner, _start in rows}
+        if len(self._always) == len(rows):
+            return
+        for msisdn, owner, start in rows:
+            self._holders.setdefault(msisdn, []).append((owner, start))
+        for msisdn, holders in self._holders.items():
+            if len(holders) > 1:
+                del self._always[msisdn]
+
+    def at(self, subject: str, at: datetime) -> tuple[int, int | None] | None:
         """(subscriber id, API key id or None) of a subject at the time of use.
 
         A number outside every validity belongs to its last holder before, else to its first one:
         what was used on it was used by somebody, and nobody else held it.
         """
-        rows = self._holders.get(subject)
-        if rows is not None:
-            return (rows[0][0] if len(rows) == 1 else _holder(rows, at)), None
-        if subject in self._keys:
-            return self._keys[subject]
-        subscriber_id = self._ids.get(subject)
-        return None if subscriber_id is None else (subscriber_id, None)
+        found = self._always.get(subject)
+        if found is None and (holders := self._holders.get(subject)):
+            return _holder(holders, at), None
+        return found
 
 
 def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:
@@ -128,8 +138,7 @@ def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:
     return found
 
 
-def _is_number(text: str) -> bool:
-    return text.startswith("+") and text.isascii() and text[1:].isdigit()
+_is_number = re.compile(r"\+[0-9]+").fullmatch
 
 
 def _is_id(text: str) -> bool:
