@@ -81,8 +81,8 @@ class Arrival(msgspec.Struct):
         computed, cached, output, reasoning = counts
         mt = weight.mt(counts)
         self.subjects.append((owner, event.subject))
-        self.usages.append(Usage(number, about.id, owner, model_id, at, event.day, mt))
         time = copied_time(at)
+        self.usages.append(Usage(number, about.id, owner, model_id, at, time, event.day, mt))
         row = (
             _START(16, 8, number),
             _batch_part(about.id, about.node_id, event.source, len(id)),

@@ -65,8 +65,9 @@ ADD_POOL_USAGE = """
         ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
 """
 
-# A debit's row for COPY: all bigint, but the kind and the time.
-_DEBIT = Struct("!h iq iq i5s iq iq iq").pack
+# A debit's row for COPY: all bigint, but the kind, and last of all the time.
+_DEBIT = Struct("!h iq iq i5s iq iq").pack
+_LAST = Struct("!iq").pack
 LEDGER_COLUMNS = "bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at"
 OVERAGE_COLUMNS = (
     "event_id, batch_id, subscriber_id, account_id, model_id, cycle, occurred_at, recorded_at, "
@@ -75,14 +76,15 @@ OVERAGE_COLUMNS = (
 
 
 class Usage(msgspec.Struct, gc=False):
-    """One event to be charged, `day` being the billing day of its time, and afterwards what
-    became of its tokens (all mt)."""
+    """One event to be charged, `instant` being its time as a number (`copied_time`) and `day` the
+    billing day of it, and afterwards what became of its tokens (all mt)."""
 
     id: int
     batch_id: int
     subscriber_id: int
     model_id: int
     occurred_at: datetime
+    instant: int
     day: date
     mt: int
     late: bool = False
@@ -106,7 +108,7 @@ def charge(
     """
     if standing is None:
         standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
-    ordered = sorted(usages, key=attrgetter("occurred_at", "id"))
+    ordered = sorted(usages, key=attrgetter("instant", "id"))
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
@@ -124,19 +126,19 @@ def charge(
 
 def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
     """Let buckets pay for an event, and count what a pool pays; returns what none could cover."""
-    at, owner = now if usage.late else usage.occurred_at, usage.subscriber_id
+    owner, at, instant = usage.subscriber_id, usage.occurred_at, usage.instant
+    if usage.late:
+        at, instant = now, copied_time(now)
     membership = standing.membership(owner, at) if owner in standing.memberships else None
     if membership is None:
         buckets = standing.own.get(owner, ())
-        usage.debits, uncovered = burn(
-            buckets, model_id=usage.model_id, at=copied_time(at), mt=usage.mt
-        )
+        usage.debits, uncovered = burn(buckets, model_id=usage.model_id, at=instant, mt=usage.mt)
         return uncovered
     day = standing.days.of(at) if usage.late else usage.day
     usage.debits, uncovered = burn(
         standing.with_pool(owner, membership),
         model_id=usage.model_id,
-        at=copied_time(at),
+        at=instant,
         mt=usage.mt,
         pool_mt=membership.allowance_mt(day),
     )
@@ -150,7 +152,9 @@ def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
 def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> None:
     """Usage is late when its time lies in a closed bucket's period and in no open one's."""
     without = [
-        usage for usage in usages if not standing.is_open(usage.subscriber_id, usage.occurred_at)
+        usage
+        for usage in usages
+        if not standing.is_open(usage.subscriber_id, usage.occurred_at, usage.instant)
     ]
     if not without:
         return
@@ -202,16 +206,14 @@ def _price(
 
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
     """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
-    recorded = copied_time(now)
+    recorded = _LAST(8, copied_time(now))
     copy_rows(
         cursor,
         table="usage_ledgerentry",
         columns=LEDGER_COLUMNS,
         rows=(
-            _DEBIT(
-                *(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit"),
-                *(8, -mt, 8, usage.id, 8, recorded),
-            )
+            _DEBIT(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
+            + recorded
             for usage in usages
             for bucket, mt in usage.debits
         ),

@@ -13,7 +13,7 @@ from . import callbacks, taking_back
 from .amended import NetEvent, net_events
 from .batches import EVENTS_PER_BATCH, Batch, Tally, add_batches, next_batches
 from .charging import Usage, charge
-from .database import Cursor
+from .database import Cursor, copied_time
 from .enforcement import reconsider
 from .locking import lock_pools, lock_profiles
 from .models import Amendment, UsageBatch
@@ -152,6 +152,7 @@ def _charge(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
                 event.subscriber_id,
                 event.model_id,
                 event.occurred_at,
+                copied_time(event.occurred_at),
                 day_of(event.occurred_at),
                 one.change.mt,
             )

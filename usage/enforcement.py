@@ -193,7 +193,7 @@ def _weigh(buckets: Sequence[OpenBucket], now: int) -> tuple[int, int, bool]:
             rest = bucket.available_mt + bucket.reserved_mt
             size += bucket.size_mt
             left += rest
-            usable = usable or (rest > 0 and bucket.is_valid(now))
+            usable = usable or (rest > 0 and (bucket.hours is None or bucket.is_valid(now)))
     return size, left, usable
 
 

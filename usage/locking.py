@@ -169,9 +169,9 @@ class Standing(msgspec.Struct):
         shared = self.of_pools.get(membership.pool_id, [])
         return shared + own if self.profiles[subscriber_id].pool_first else own + shared
 
-    def is_open(self, subscriber_id: int, at: datetime) -> bool:
-        """Whether the instant lies in the validity of an open bucket, used up or not."""
-        instant = copied_time(at)
+    def is_open(self, subscriber_id: int, at: datetime, instant: int) -> bool:
+        """Whether a time (`instant` is the same as a number) lies in the validity of an open
+        bucket, used up or not."""
         for bucket in self.own.get(subscriber_id, ()):
             if bucket.valid_from <= instant < bucket.valid_until:
                 return True
