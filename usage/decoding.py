@@ -200,9 +200,9 @@ class _Reader:
     def __init__(self, now: datetime, *, plain: bool) -> None:
         self._now = now
         self._plain = plain
-        # What is accepted, half open.
+        # Half open; the last instant that is accepted is left to the patient way.
         self._since = now - timedelta(days=settings.EVENT_MAX_AGE_DAYS)
-        self._until = now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS, microseconds=1)
+        self._until = now + timedelta(seconds=settings.FUTURE_TOLERANCE_SECONDS)
         self._parts: list[_Part] = []  # by day, as far as events were of it
         self._part: _Part = self._since, self._since, date.min
 

@@ -189,10 +189,11 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
     """
     events = [item.event for arrival in arrivals for item in arrival.resolved]
     verdicts = iter(judge(cursor, events, day=day_of(now)))
+    new = Verdict.NEW  # members of an Enum are slow to find
     for arrival in arrivals:
         for item in arrival.resolved:
             verdict = next(verdicts)
-            if verdict is Verdict.NEW:
+            if verdict is new:
                 arrival.take(item)
             elif verdict is Verdict.DUPLICATE:
                 arrival.repeat(item)
