@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-os.environ.setdefault("DATABASE_POOL", "9")  # before settings are read; see config/local/programs
+os.environ.setdefault("DATABASE_POOL", "11")  # before settings are read; see config/local/programs
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application

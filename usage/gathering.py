@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from config import clock
 from config.errors import DomainError
@@ -43,42 +43,27 @@ class TooBusy(DomainError):
     title = "Service Unavailable"
 
 
-@dataclass(frozen=True, slots=True)
-class Again(Generic[Item]):
-    """An outcome: not finished, this is to be counted with the next ones, first of them."""
-
-    item: Item
-
-
 @dataclass(slots=True, eq=False)
 class _Place(Generic[Item, Answer]):
-    """A report in the queue. Its thread sleeps on `bell`, which rings when there is an outcome and
-    when it is its turn to lead."""
+    """A report in the queue. Its thread sleeps on `bell`, which rings once: when there is an
+    outcome, or when it is its turn to lead."""
 
     item: Item
     bell: Lock = field(default_factory=Lock)
-    outcome: "_Outcome[Answer] | None" = None
+    outcome: Answer | Exception | None = None
 
     def __post_init__(self) -> None:
         self.bell.acquire()
 
     def answer(self) -> Answer:
         assert self.outcome is not None
-        if isinstance(self.outcome, BaseException):
+        if isinstance(self.outcome, Exception):
             raise self.outcome
-        return self.outcome.answer
+        return self.outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[Answer]):
-    """An outcome: what the caller is answered."""
-
-    answer: Answer
-
-
-_Outcome = Done[Answer] | BaseException
-Outcome = Done[Answer] | BaseException | Again[Item]
-Count = Callable[[Sequence[Item], datetime], Sequence[Outcome[Answer, Item]]]
+Outcome: TypeAlias = Answer | Exception
+Count: TypeAlias = Callable[[Sequence[Item], datetime], Sequence[Outcome[Answer]]]
 
 
 class Gathering(Generic[Item, Answer]):
@@ -120,13 +105,10 @@ class Gathering(Generic[Item, Answer]):
                 self._busy = True
             else:
                 self._join(place)
-        if leads:
+        if not leads and not place.bell.acquire(timeout=self._wait_seconds):
+            self._leave(place)
+        if place.outcome is None:
             self._lead(place)
-        while place.outcome is None:
-            if not place.bell.acquire(timeout=self._wait_seconds):
-                self._leave(place)
-            elif place.outcome is None:
-                self._lead(place)
         return place.answer()
 
     def _join(self, place: _Place[Item, Answer]) -> None:
@@ -136,12 +118,11 @@ class Gathering(Generic[Item, Answer]):
             self._pausing = None
 
     def _leave(self, place: _Place[Item, Answer]) -> None:
-        """Stop waiting; raises TooBusy unless the bell rings just now."""
+        """Stop waiting; raises TooBusy unless there is an outcome or it is our turn by now."""
         with self._guard:
             if place in self._queue:
                 self._queue.remove(place)
             elif place.bell.acquire(blocking=False):
-                place.bell.release()
                 return
         raise TooBusy("The report waited too long; send the same again.")
 
@@ -151,23 +132,17 @@ class Gathering(Generic[Item, Answer]):
         places = [own, *self._company(len(own.item.events))]
         # A thread that is being ended leaves no outcome; the others need not wait for it.
         lost = TooBusy("The report was not counted; send the same again.")
-        outcomes: Sequence[Outcome[Answer, Item]] = [lost] * len(places)
+        outcomes: Sequence[Outcome[Answer]] = [lost] * len(places)
         started = time.monotonic()
         try:
             outcomes = self._count([place.item for place in places], clock.now())
         except Exception as error:
             outcomes = [error] * len(places)
         finally:
-            again = []
+            self._hand_over(len(places), time.monotonic() - started)
             for place, outcome in zip(places, outcomes, strict=True):
-                if isinstance(outcome, Again):
-                    place.item = outcome.item
-                    again.append(place)
-                else:
-                    place.outcome = outcome
-            self._hand_over(len(places), time.monotonic() - started, again)
-            for place in places:
-                if place is not own and place.outcome is not None:
+                place.outcome = outcome
+                if place is not own:
                     place.bell.release()
 
     def _pause(self, own: _Place[Item, Answer]) -> None:
@@ -177,10 +152,8 @@ class Gathering(Generic[Item, Answer]):
             if seconds <= 0 or len(self._queue) + 1 >= self._expected:
                 return
             self._pausing = own
-        rung = own.bell.acquire(timeout=seconds)
+        own.bell.acquire(timeout=seconds)
         with self._guard:
-            if not rung and self._pausing is not own:
-                own.bell.acquire()  # it rang between
             self._pausing = None
 
     def _company(self, events: int) -> list[_Place[Item, Answer]]:
@@ -194,15 +167,9 @@ class Gathering(Generic[Item, Answer]):
                 company.append(self._queue.popleft())
         return company
 
-    def _hand_over(
-        self,
-        counted: int,
-        seconds: float,  # float: a time taken
-        again: Sequence[_Place[Item, Answer]],
-    ) -> None:
-        """Let the next one lead; `counted` reports took `seconds`, and these go on."""
+    def _hand_over(self, counted: int, seconds: float) -> None:  # float: a time taken
+        """Let the next one lead; `counted` reports took `seconds`."""
         with self._guard:
-            self._queue.extendleft(reversed(again))
             self._expected = counted + len(self._queue)
             self._pause_seconds = min(seconds / 2, MOST_PAUSE_SECONDS)
             self._pause_until = time.monotonic() + 2 * self._pause_seconds

@@ -5,7 +5,7 @@ Whatever a batch holds, the answer tells what happened to each event; what was r
 conflicts is kept in quarantine. A batch that is sent again finds its keys taken.
 
 Two large batches nearly always have a few subscribers in common. The later one does not wait for
-those: it counts the others, commits, and counts what it set aside in a later transaction.
+those: it counts the others, commits, and counts what it set aside in another transaction.
 """
 
 from collections.abc import Sequence
@@ -73,13 +73,11 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
 
 
 class Portion(msgspec.Struct, frozen=True):
-    """What of a delivery is still to be counted, and what became of the rest, in how many
-    rounds."""
+    """What of a delivery is still to be counted, and what became of the rest."""
 
     delivery: Delivery
     events: Sequence[Candidate | Refusal]
     result: BatchResult | None = None
-    rounds: int = 0
 
     def counted(self) -> BatchResult:
         """What became of all of it, once nothing is left."""
@@ -93,18 +91,14 @@ def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
 
 
 def count_portions(portions: Sequence[Portion], *, now: datetime, waits: Waits) -> list[Portion]:
-    """Count portions in one transaction; what is left of them are events whose subscribers others
-    hold, with Waits.ALWAYS none. Inside of a transaction nothing else will do."""
-    deliveries = [
-        # What comes later is a batch of its own, without the sender's number.
-        msgspec.structs.replace(one.delivery, sequence=None) if one.result else one.delivery
-        for one in portions
-    ]
+    """Count portions in one transaction. What is left of them are events whose subscribers others
+    hold, with Waits.ALWAYS none; inside of a transaction nothing else will do."""
+    deliveries = [portion.delivery for portion in portions]
     read = [portion.events for portion in portions]
     counted = retry_transaction(lambda: _count(deliveries, read, now, waits))
     return [
-        Portion(one.delivery, rest, _joined(one.result, result), one.rounds + 1)
-        for one, result, rest in zip(portions, counted.results, counted.aside, strict=True)
+        Portion(one.delivery, left, _joined(one.result, result))
+        for one, result, left in zip(portions, counted.results, counted.left, strict=True)
     ]
 
 
@@ -113,10 +107,10 @@ def _joined(first: BatchResult | None, later: BatchResult | None) -> BatchResult
 
 
 class _Counted(msgspec.Struct):
-    """By delivery: its result, None where all of it was set aside, and what was set aside."""
+    """By delivery: its result, None where none of it was counted, and what is left."""
 
     results: list[BatchResult | None]
-    aside: Read
+    left: Read
 
 
 @transaction.atomic
@@ -125,14 +119,14 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, waits: Wai
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read)
         profiles, memberships = _locked(cursor, owners_of(arrived), now, waits)
-        aside = _set_aside(arrived, profiles)
-        empty = [
-            bool(rest) and not (arrival.resolved or arrival.refusals)
-            for arrival, rest in zip(arrived, aside, strict=True)
-        ]
-        arrivals = [
-            arrival for arrival, is_empty in zip(arrived, empty, strict=True) if not is_empty
-        ]
+        left = _set_aside(arrived, profiles)
+        arrivals = []
+        for arrival, rest in zip(arrived, left, strict=True):
+            if rest:
+                # The sender's number stands for all of the report: its last batch has it.
+                arrival.batch.sequence = None
+            if not rest or arrival.resolved or arrival.refusals:
+                arrivals.append(arrival)
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
         new = {usage.subscriber_id for usage in usages}
@@ -144,8 +138,9 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, waits: Wai
         )
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
-        results = iter(record(cursor, arrivals, profiles=profiles, now=now))
-        return _Counted([None if is_empty else next(results) for is_empty in empty], aside)
+        counted = record(cursor, arrivals, profiles=profiles, now=now)
+        results = {arrival.batch.id: one for arrival, one in zip(arrivals, counted, strict=True)}
+        return _Counted([results.get(arrival.batch.id) for arrival in arrived], left)
 
 
 class _TooFew(Exception):

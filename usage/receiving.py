@@ -2,8 +2,9 @@
 kind: see gathering.
 
 Small reports come without their keys checked: one statement checks those of a group. A large report
-is read by the thread that received it, while the transaction before works. What a transaction of
-large reports had to set aside, since others held the subscribers, goes along with the next ones.
+is read by the thread that received it, while the transaction before works. What of large reports
+was set aside, since others held the subscribers, is counted by transactions beside, which wait for
+them: so the few subscribers and pools that everybody is after hold up nobody else.
 """
 
 import logging
@@ -13,20 +14,18 @@ from typing import TypeVar
 
 import msgspec
 
-from config import clock
 from config.dberrors import is_contention, is_lost_connection
 
 from .arriving import Delivery
 from .batches import BatchResult
 from .callers import NotAdmitted, admitted
 from .database import hand_back
-from .gathering import Again, Done, Gathering, Outcome
+from .gathering import Gathering, Outcome
 from .ingest import Portion, Waits, count_portions, ingest_together
 
 SMALL_EVENTS = 50  # a report of more is large
 MOST_SMALL_EVENTS = 2000  # in one transaction
 MOST_LARGE_EVENTS = 4000  # unless one report alone has more
-MOST_ROUNDS = 3  # of a report among others, before it waits by itself for who is held
 SCOPE = "usage:write"
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Report(msgspec.Struct):
     sequence: int | None = None
 
 
-def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchResult, Report]]:
+def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchResult]]:
     """Check the keys of reports and count the events of those admitted in one transaction.
 
     Where that fails by what one of them may hold, each is counted by itself, so that it alone
@@ -56,29 +55,29 @@ def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchR
             if node is not None
         ]
         counted = _or_each_alone(deliveries, lambda some: ingest_together(some, now=now))
-        told = iter(one if isinstance(one, Exception) else Done(one) for one in counted)
+        told = iter(counted)
         return [NotAdmitted() if node is None else next(told) for node in callers]
     finally:
         hand_back()  # for the next leader
 
 
-def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion, Portion]]:
+def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion]]:
     """Count what can be counted of large reports in one transaction; fails as `count_small`."""
-    # Whom nobody had the last time, somebody may have for long: new reports go before.
-    fresh = any(not portion.rounds for portion in portions)
-    waits = Waits.FOR_MOST if fresh else Waits.NEVER
+    return _count_portions(portions, now, Waits.FOR_MOST)
+
+
+def count_rest(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion]]:
+    """Count what is left of large reports, all of it; fails as `count_small`."""
+    return _count_portions(portions, now, Waits.ALWAYS)
+
+
+def _count_portions(
+    portions: Sequence[Portion], now: datetime, waits: Waits
+) -> list[Outcome[Portion]]:
     try:
-        counted = _or_each_alone(portions, lambda some: count_portions(some, now=now, waits=waits))
+        return _or_each_alone(portions, lambda some: count_portions(some, now=now, waits=waits))
     finally:
         hand_back()
-    return [
-        one
-        if isinstance(one, Exception)
-        else Again(one)
-        if one.events and one.rounds < MOST_ROUNDS
-        else Done(one)
-        for one in counted
-    ]
 
 
 def _or_each_alone(
@@ -103,18 +102,15 @@ def _alone(item: Item, count: Callable[[Sequence[Item]], Sequence[Counted]]) -> 
         return error
 
 
-_small = Gathering(count_small, most_events=MOST_SMALL_EVENTS, pauses=True)
-_large = Gathering(count_large, most_events=MOST_LARGE_EVENTS)
-take_small = _small.take
+take_small = Gathering(count_small, most_events=MOST_SMALL_EVENTS, pauses=True).take
+_take_large = Gathering(count_large, most_events=MOST_LARGE_EVENTS).take
+_take_rest = Gathering(count_rest, most_events=MOST_LARGE_EVENTS).take
 
 
 def take_large(portion: Portion) -> BatchResult:
-    """Count a large report, together with others as far as it can be had without waiting; the
-    rest by itself. Raises TooBusy, or what counting it raised."""
-    portion = _large.take(portion)
+    """Count a large report, together with others; then what was left of it, with what was left of
+    others. Raises TooBusy, or what counting it raised."""
+    portion = _take_large(portion)
     if portion.events:
-        try:
-            [portion] = count_portions([portion], now=clock.now(), waits=Waits.ALWAYS)
-        finally:
-            hand_back()
+        portion = _take_rest(portion)
     return portion.counted()

@@ -13,7 +13,7 @@ from config.local.supervisor import Program
 # at a time. More would only make the groups of small reports smaller (usage/receiving.py).
 WEB_WORKERS = max(2, os.cpu_count() or 2)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/receiving.py)
-WEB_CONNECTIONS = 9  # of a worker: one for those, the rest for as many other requests at once
+WEB_CONNECTIONS = 11  # of a worker: three for reports, the rest for as many other requests at once
 TASK_PROCESSES = 2
 
 

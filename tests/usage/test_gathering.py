@@ -17,9 +17,8 @@ from accounts.models import Account, Subscriber
 from usage import proof, receiving
 from usage.arriving import Delivery
 from usage.batches import BatchResult, Tally
-from usage.decoding import Candidate, Refusal, read_events
-from usage.gathering import Again, Done, Gathering, Outcome, TooBusy
-from usage.ingest import Portion
+from usage.gathering import Gathering, Outcome, TooBusy
+from usage.ingest import Portion, portion_of
 from usage.models import Bucket, Node, UsageBatch, UsageEvent
 from usage.receiving import Report
 
@@ -170,9 +169,9 @@ def test_what_the_database_refuses_fails_alone(
     assert proof.verify() == []
 
 
-def read(count: int, name: str) -> list[Candidate | Refusal]:
-    raw = [json.dumps(event(f"{name}{number}", 1)).encode() for number in range(count)]
-    return read_events(raw, now=NOON)
+def portion(node: Node, *events: dict[str, Any], sequence: int) -> Portion:
+    raw = [json.dumps(one).encode() for one in events]
+    return portion_of(Delivery(node=node, events=raw, sequence=sequence), now=NOON)
 
 
 def large(name: str, *more: dict[str, Any]) -> bytes:
@@ -213,23 +212,32 @@ def test_a_large_report_lets_others_go_before_what_is_held(
         assert report("b") == (OK, LARGE)
     assert waiting.result(timeout=20) == (OK, LARGE + 1)
     rows = UsageBatch.objects.order_by("id").values_list("sequence", "accepted")
-    assert [*rows] == [(7, LARGE), (None, 1), (7, LARGE)]  # numbered before it waits
+    # What is counted last has the number of the sender, since then the report is complete.
+    assert [*rows] == [(None, LARGE), (7, 1), (7, LARGE)]
     assert proof.verify() == []
 
 
-def test_a_report_of_whom_others_hold_keeps_its_number_for_later(
-    token: str, node: Node, month: Bucket
+def test_a_report_that_others_hold_as_a_whole_leaves_no_empty_batch(
+    token: str, node: Node, month: Bucket, account: Account
 ) -> None:
-    """Beside a new report that can be counted, all of an older one is put off: no empty batch."""
-    held = Portion(Delivery(node=node, events=[], sequence=5), read(LARGE, "h"), rounds=1)
+    """Beside another one, so that most in the transaction are free."""
+    people = [make_subscriber(account, f"+861390000080{number}") for number in range(3)]
+    own = [event(f"o{number}", 1, subject=str(one.msisdn)) for number, one in enumerate(people)]
+    held = portion(node, *(event(f"h{number}", 1) for number in range(LARGE)), sequence=5)
+    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM usage_chargingprofile FOR NO KEY UPDATE")
-        [outcome] = pool.submit(in_thread, lambda: receiving.count_large([held], NOON)).result()
-        assert isinstance(outcome, Again)
-        assert (outcome.item.result, outcome.item.rounds) == (None, 2)
-    assert not UsageBatch.objects.exists()
-    result = receiving.take_large(outcome.item)
-    assert (result.tally.accepted, UsageBatch.objects.get().sequence) == (LARGE, 5)
+        cursor.execute(lock, [month.subscriber_id])
+        both = [held, portion(node, *own, sequence=6)]
+        counting = pool.submit(in_thread, lambda: receiving.count_large(both, NOON))
+        left, counted = counting.result(timeout=20)
+    assert isinstance(left, Portion)
+    assert isinstance(counted, Portion)
+    assert (left.result, len(left.events), counted.counted().tally.accepted) == (None, LARGE, 3)
+    [rest] = receiving.count_rest([left], NOON)
+    assert isinstance(rest, Portion)
+    assert (rest.events, rest.counted().tally.accepted) == ([], LARGE)
+    batches = UsageBatch.objects.order_by("sequence").values_list("sequence", "accepted")
+    assert [*batches] == [(5, LARGE), (6, 3)]
 
 
 def test_without_the_database_all_are_told_to_send_again(
@@ -272,12 +280,10 @@ class Work:
         self.groups: list[int] = []
         self.go_on = threading.Semaphore(0)
 
-    def __call__(
-        self, reports: Sequence[Report], now: datetime
-    ) -> list[Outcome[BatchResult, Report]]:
+    def __call__(self, reports: Sequence[Report], now: datetime) -> list[Outcome[BatchResult]]:
         self.groups.append(len(reports))
         self.go_on.acquire(timeout=10)
-        return [Done(BatchResult(int(report.token), Tally())) for report in reports]
+        return [BatchResult(int(report.token), Tally()) for report in reports]
 
 
 def start(
@@ -336,38 +342,10 @@ def test_who_waits_too_long_is_told_and_forgotten() -> None:
 
 
 def test_an_error_of_the_group_reaches_everyone_and_the_queue_goes_on() -> None:
-    def fail(_reports: Sequence[Report], _now: datetime) -> list[Outcome[BatchResult, Report]]:
+    def fail(_reports: Sequence[Report], _now: datetime) -> list[Outcome[BatchResult]]:
         raise TooBusy("no")
 
     queue = Gathering(fail, most_events=MOST)
     for _time in range(2):
         with pytest.raises(TooBusy):
             queue.take(Report("1", []))
-
-
-def test_what_is_not_finished_goes_first_with_the_next() -> None:
-    """The leader's own report and another one need a second round; a third waits behind them."""
-    rounds: list[list[str]] = []
-    go_on = threading.Semaphore(0)
-
-    def count(reports: Sequence[Report], _now: datetime) -> list[Outcome[BatchResult, Report]]:
-        rounds.append([report.token for report in reports])
-        go_on.acquire(timeout=10)
-        return [
-            Again(Report(f"{one.token}0", one.events[:1]))
-            if len(one.events) > 1
-            else Done(BatchResult(int(one.token), Tally()))
-            for one in reports
-        ]
-
-    queue = Gathering(count, most_events=4)
-    started = [start(queue, 1, 2), start(queue, 2, 2), start(queue, 3, 2), start(queue, 4)]
-    go_on.release(10)
-    for thread, _answer in started:
-        thread.join(timeout=5)
-    # 4 is behind what takes up the transaction's events until there is room for it.
-    assert rounds == [["1"], ["10", "2"], ["20", "3", "4"], ["30"]]
-    assert [answer for _thread, answer in started] == [[10], [20], [30], [4]]
-    last, answer = start(queue, 5)
-    last.join(timeout=5)
-    assert answer == [5]

@@ -125,7 +125,7 @@ def test_reports_need_no_turn(
         application(environ(token, body, path=path), lambda line, _headers: told.append(line))
         return []
 
-    application = in_front_of(django, connections=3)
+    application = in_front_of(django, connections=4)
     application(environ(token, b"", path="/slow"), lambda *_: None)
     assert told == [status]
 
@@ -174,7 +174,7 @@ def test_a_large_body_is_read_when_there_is_room(
         return OK, {}
 
     monkeypatch.setattr(ways, "_large", while_the_first_is_counted)
-    application = in_front_of(lambda *_: [], connections=3)
+    application = in_front_of(lambda *_: [], connections=4)
     application(first, lambda line, _headers: told.append(line))
     assert told == ["503 Service Unavailable", "200 OK"]
     assert (first["wsgi.input"].tell(), second["wsgi.input"].tell()) == (len(body), 0)

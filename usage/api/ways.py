@@ -31,11 +31,11 @@ SESSION = re.compile(rf"/{SESSIONS}/([0-9a-zA-Z_]{{1,100}})/(update|release)")
 def in_front_of(django: Application, *, connections: int) -> ShortWay:
     """All ways before Django's application.
 
-    Reports share two of the connections, one for the small and one for the large, and so wait for
-    each other, not for turns. What else comes, by a short way or not, waits for its turn to have
-    one of the others. Of large reports only so many are held in memory at once.
+    Reports share three of the connections (small ones, large ones, and what is left of these), and
+    so wait for each other, not for turns. What else comes, by a short way or not, waits for its
+    turn to have one of the others. Of large reports only so many are held in memory at once.
     """
-    others = InTurn(ShortWay(django, quota_sessions), Turns(max(1, connections - 2)))
+    others = InTurn(ShortWay(django, quota_sessions), Turns(max(1, connections - 3)))
     large = ShortWay(others, large_reports, Turns(LARGE_AT_ONCE))
     return ShortWay(large, small_reports)
 
