@@ -29,7 +29,7 @@ application = _application()
 # holds: looking through them every 700 took a tenth of the time of a batch.
 gc.collect()
 gc.freeze()
-gc.set_threshold(50_000, 20, 50)
+gc.set_threshold(200_000, 20, 50)
 
 # A request goes to the database a dozen times, and each time waits for whoever computes: with the
 # usual 5 ms, small requests stood behind large batches.
