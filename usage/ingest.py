@@ -62,14 +62,7 @@ def ingest_together(deliveries: Sequence[Delivery], *, now: datetime) -> list[Ba
     """Count several deliveries, a batch each; of events that share a key, whichever is counted
     first wins: the earlier one, unless its subscriber has to be waited for."""
     portions = [portion_of(delivery, now=now) for delivery in deliveries]
-    # Inside of somebody's transaction locks last until its end, so nothing can be put off.
-    large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
-    waits = Waits.FOR_MOST if large and not connection.in_atomic_block else Waits.ALWAYS
-    portions = count_portions(portions, now=now, waits=waits)
-    if rest := [portion for portion in portions if portion.events]:
-        counted = iter(count_portions(rest, now=now, waits=Waits.ALWAYS))
-        portions = [next(counted) if portion.events else portion for portion in portions]
-    return [portion.counted() for portion in portions]
+    return [portion.counted() for portion in count_all(portions, now=now)]
 
 
 class Portion(msgspec.Struct, frozen=True):
@@ -88,6 +81,18 @@ class Portion(msgspec.Struct, frozen=True):
 def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
     """All of a delivery, read."""
     return Portion(delivery, read_events(delivery.events, now=now))
+
+
+def count_all(portions: Sequence[Portion], *, now: datetime) -> list[Portion]:
+    """Count portions, all of them: of many events those first whose subscribers nobody holds."""
+    # Inside of somebody's transaction locks last until its end, so nothing can be put off.
+    large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
+    waits = Waits.FOR_MOST if large and not connection.in_atomic_block else Waits.ALWAYS
+    counted = count_portions(portions, now=now, waits=waits)
+    if left := [portion for portion in counted if portion.events]:
+        rest = iter(count_portions(left, now=now, waits=Waits.ALWAYS))
+        counted = [next(rest) if portion.events else portion for portion in counted]
+    return counted
 
 
 def count_portions(portions: Sequence[Portion], *, now: datetime, waits: Waits) -> list[Portion]:
