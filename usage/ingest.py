@@ -34,9 +34,8 @@ Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
 
 
 class Waits(Enum):
-    """Whether to wait for subscribers whom others hold, or to set their events aside."""
+    """When to wait for subscribers whom others hold, instead of setting their events aside."""
 
-    NEVER = "never"
     FOR_MOST = "if most of them are held"
     ALWAYS = "always"
 
@@ -156,8 +155,6 @@ def _locked(
     cursor: Cursor, owners: Sequence[int], now: datetime, waits: Waits
 ) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
     """Lock subscribers and their pools: all of them, or those that are free."""
-    if waits is Waits.NEVER:
-        return lock_owners(cursor, owners, now=now, waits=False)
     if waits is Waits.FOR_MOST:
         try:
             with transaction.atomic():

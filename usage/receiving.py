@@ -54,8 +54,7 @@ def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchR
             for report, node in zip(reports, callers, strict=True)
             if node is not None
         ]
-        counted = _or_each_alone(deliveries, lambda some: ingest_together(some, now=now))
-        told = iter(counted)
+        told = iter(_or_each_alone(deliveries, lambda some: ingest_together(some, now=now)))
         return [NotAdmitted() if node is None else next(told) for node in callers]
     finally:
         hand_back()  # for the next leader
