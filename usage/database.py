@@ -90,6 +90,11 @@ def copied_time(instant: datetime) -> int:
     return (instant - COPY_ZERO) // MICROSECOND
 
 
+def time_of(number: int) -> datetime:
+    """The instant that `copied_time` made this number of."""
+    return COPY_ZERO + number * MICROSECOND
+
+
 def array(numbers: Iterable[int]) -> str:
     """Whole numbers as PostgreSQL writes an array: a list takes psycopg ten times as long."""
     return f"{{{','.join(map(str, numbers))}}}"

@@ -10,7 +10,6 @@ those: it counts the others, commits, and counts what it set aside in another tr
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import Enum
 
 import msgspec
 from django.db import connection, transaction
@@ -31,13 +30,6 @@ from .periods import day_of
 LARGE_EVENTS = 200
 
 Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
-
-
-class Waits(Enum):
-    """When to wait for subscribers whom others hold, instead of setting their events aside."""
-
-    FOR_MOST = "if most of them are held"
-    ALWAYS = "always"
 
 
 def ingest(
@@ -86,20 +78,20 @@ def count_all(portions: Sequence[Portion], *, now: datetime) -> list[Portion]:
     """Count portions, all of them: of many events those first whose subscribers nobody holds."""
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
     large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
-    waits = Waits.FOR_MOST if large and not connection.in_atomic_block else Waits.ALWAYS
+    waits = not large or connection.in_atomic_block
     counted = count_portions(portions, now=now, waits=waits)
     if left := [portion for portion in counted if portion.events]:
-        rest = iter(count_portions(left, now=now, waits=Waits.ALWAYS))
+        rest = iter(count_portions(left, now=now, waits=True))
         counted = [next(rest) if portion.events else portion for portion in counted]
     return counted
 
 
-def count_portions(portions: Sequence[Portion], *, now: datetime, waits: Waits) -> list[Portion]:
+def count_portions(portions: Sequence[Portion], *, now: datetime, waits: bool) -> list[Portion]:
     """Count portions in one transaction. What is left of them are events whose subscribers others
-    hold, with Waits.ALWAYS none; inside of a transaction nothing else will do."""
+    hold; none with `waits`, without which this must not be called inside of a transaction."""
     deliveries = [portion.delivery for portion in portions]
     read = [portion.events for portion in portions]
-    counted = retry_transaction(lambda: _count(deliveries, read, now, waits))
+    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits))
     return [
         Portion(one.delivery, left, _joined(one.result, result))
         for one, result, left in zip(portions, counted.results, counted.left, strict=True)
@@ -118,11 +110,11 @@ class _Counted(msgspec.Struct):
 
 
 @transaction.atomic
-def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, waits: Waits) -> _Counted:
-    """Count what can be counted at once."""
+def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: bool) -> _Counted:
+    """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read)
-        profiles, memberships = _locked(cursor, owners_of(arrived), now, waits)
+        profiles, memberships = _locked(cursor, owners_of(arrived), now, waits=waits)
         left = _set_aside(arrived, profiles)
         arrivals = []
         for arrival, rest in zip(arrived, left, strict=True):
@@ -152,14 +144,14 @@ class _TooFew(Exception):
 
 
 def _locked(
-    cursor: Cursor, owners: Sequence[int], now: datetime, waits: Waits
+    cursor: Cursor, owners: Sequence[int], now: datetime, *, waits: bool
 ) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
-    """Lock subscribers and their pools: all of them, or those that are free."""
-    if waits is Waits.FOR_MOST:
+    """Lock subscribers and their pools: all of them, or without `waits` those that are free,
+    unless these are so few that two transactions would do no better than one that waits."""
+    if not waits:
         try:
             with transaction.atomic():
                 profiles, memberships = lock_owners(cursor, owners, now=now, waits=False)
-                # So few that two transactions would do no better than one that waits?
                 if 2 * len(profiles) < len(owners):
                     raise _TooFew
             return profiles, memberships
@@ -186,11 +178,10 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
     """
     events = [item.event for arrival in arrivals for item in arrival.resolved]
     verdicts = iter(judge(cursor, events, day=day_of(now)))
-    new = Verdict.NEW  # members of an Enum are slow to find
     for arrival in arrivals:
         for item in arrival.resolved:
             verdict = next(verdicts)
-            if verdict is new:
+            if verdict is Verdict.NEW:
                 arrival.take(item)
             elif verdict is Verdict.DUPLICATE:
                 arrival.repeat(item)

@@ -21,7 +21,7 @@ from .batches import BatchResult
 from .callers import NotAdmitted, admitted
 from .database import hand_back
 from .gathering import Gathering, Outcome
-from .ingest import Portion, Waits, count_all, count_portions, ingest_together
+from .ingest import Portion, count_all, count_portions, ingest_together
 
 SMALL_EVENTS = 50  # a report of more is large
 MOST_SMALL_EVENTS = 2000  # in one transaction
@@ -63,9 +63,7 @@ def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchR
 def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion]]:
     """Count what can be counted of large reports in one transaction; fails as `count_small`."""
     try:
-        return _or_each_alone(
-            portions, lambda some: count_portions(some, now=now, waits=Waits.FOR_MOST)
-        )
+        return _or_each_alone(portions, lambda some: count_portions(some, now=now, waits=False))
     finally:
         hand_back()
 

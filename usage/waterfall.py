@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from .database import time_of
+from .periods import minute_of_day
+
 WHOLE_DAY = 1440  # minutes
-MINUTE = 60_000_000  # microseconds
-MINUTES_AHEAD = 480  # of UTC, in the billing zone, ever since 2000
 
 
 class OpenBucket(msgspec.Struct, order=True, gc=False):
@@ -40,7 +41,7 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
             return False
         if self.hours is None:
             return True
-        minute, (start, end) = _minute_of_day(at), self.hours
+        minute, (start, end) = minute_of_day(time_of(at)), self.hours
         return start <= minute < end if start < end else minute >= start or minute < end
 
     def pays_for(self, *, model_id: int, at: int) -> bool:
@@ -48,11 +49,6 @@ class OpenBucket(msgspec.Struct, order=True, gc=False):
         if not self.for_all_models and model_id not in (self.model_ids or ()):
             return False
         return self.is_valid(at)
-
-
-def _minute_of_day(at: int) -> int:
-    """As `periods.minute_of_day`."""
-    return (at // MINUTE + MINUTES_AHEAD) % WHOLE_DAY
 
 
 def in_burn_order(buckets: Iterable[OpenBucket], *, pool_first: bool = False) -> list[OpenBucket]:

@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from accounts import lifecycle
 from accounts.models import Subscriber
@@ -32,6 +33,7 @@ from .conftest import (
     event,
     give,
     left,
+    make_subscriber,
     send,
 )
 
@@ -121,6 +123,22 @@ def test_a_model_restricted_bucket_pays_for_its_models_only(
     for_heavy = give(bare, 100, model_ids=[models["heavy"].pk])
     send(node, event("e1", 1, model="heavy"), event("e2", 1))
     assert (left(for_all), left(for_heavy)) == (9000, 90_000)
+
+
+def test_buckets_that_were_granted_by_turns_pay_for_their_own_subscriber(
+    node: Node, bare: Subscriber
+) -> None:
+    other = make_subscriber(bare.account, "+8613900000088")
+    with connection.cursor() as cursor:  # so that rows come as they lie in the table
+        cursor.execute("DISCARD PLANS; SET LOCAL enable_indexscan = off")
+        cursor.execute("SET LOCAL enable_bitmapscan = off")
+    for _turn in range(3):
+        give(bare, 10)
+        give(other, 10)
+    used = [event("own", 30), event("other", 30, subject=str(other.msisdn))]
+    assert counts(send(node, *used)) == (2, 0, 0, 0)
+    assert not Overage.objects.exists()
+    assert not Bucket.objects.exclude(remaining_mt=0).exists()
 
 
 def test_what_beyond_stop_is_used_is_uncovered(node: Node, bare: Subscriber) -> None:

@@ -160,21 +160,32 @@ def test_no_more_get_in_than_there_are_connections(monkeypatch: pytest.MonkeyPat
     assert b"".join(application({}, lambda *_: None)) == b"done"
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
 def test_a_large_body_is_read_when_there_is_room(
-    token: str, monkeypatch: pytest.MonkeyPatch
+    token: str, monkeypatch: pytest.MonkeyPatch, is_counted: bool
 ) -> None:
+    """There is none while another one is counted, nor while the view looks at it."""
     monkeypatch.setattr(short_way, "TURN_SECONDS", 0.1)
     monkeypatch.setattr(ways, "LARGE_AT_ONCE", 1)
     body = events(short_way.SMALL_BYTES // 100)
     first, second = environ(token, body), environ(token, body)
     told: list[str] = []
 
-    def while_the_first_is_counted(_call: Any) -> Any:
+    def meanwhile() -> None:
         application(second, lambda line, _headers: told.append(line))
-        return OK, {}
 
-    monkeypatch.setattr(ways, "_large", while_the_first_is_counted)
-    application = in_front_of(lambda *_: [], connections=4)
+    def count(_call: Any) -> Any:
+        if is_counted:
+            meanwhile()
+        return (OK, {}) if is_counted else None
+
+    def view(_environ: Environ, start_response: Any) -> list[bytes]:
+        meanwhile()
+        start_response("200 OK", [])
+        return []
+
+    monkeypatch.setattr(ways, "_large", count)
+    application = in_front_of(view, connections=4)
     application(first, lambda line, _headers: told.append(line))
     assert told == ["503 Service Unavailable", "200 OK"]
     assert (first["wsgi.input"].tell(), second["wsgi.input"].tell()) == (len(body), 0)

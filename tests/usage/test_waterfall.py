@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from msgspec.structs import replace
 
-from usage.database import COPY_ZERO, MICROSECOND, copied_time
+from usage.database import copied_time, time_of
 from usage.models import NEVER
 from usage.periods import minute_of_day
 from usage.waterfall import OpenBucket, burn, in_burn_order
@@ -264,7 +264,8 @@ def test_any_waterfall_equals_the_naive_one(
 def test_hours_are_those_of_the_billing_zone(at: int) -> None:
     [bucket] = opened([{"amount": 1}])
     bucket.valid_from = 0
-    minute = minute_of_day(COPY_ZERO + at * MICROSECOND)
+    assert copied_time(time_of(at)) == at
+    minute = minute_of_day(time_of(at))
     bucket.hours = minute, (minute + 1) % 1440
     assert bucket.is_valid(at)
     bucket.hours = (minute + 1) % 1440, minute

@@ -90,13 +90,19 @@ class ShortWay:
         way = self._find(environ["PATH_INFO"])
         if way is None or not (size := _plain(environ, way.most_bytes)):
             return self._django(environ, start_response)
-        started = time.perf_counter()
         try:
+            # A body that is passed on stays in memory, and so within its turn.
             with self._turns:
-                body = environ["wsgi.input"].read(size)
-                answer = _answer(way, environ, body)
+                return self._serve(way, environ, size, start_response)
         except TooBusy as busy:
             return _busy(busy, start_response)
+
+    def _serve(
+        self, way: Way, environ: Environ, size: int, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        started = time.perf_counter()
+        body = environ["wsgi.input"].read(size)
+        answer = _answer(way, environ, body)
         if answer is None:
             return self._django(environ | {"wsgi.input": BytesIO(body)}, start_response)
         observe("POST", way.route, answer[0], time.perf_counter() - started)

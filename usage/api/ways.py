@@ -32,8 +32,9 @@ def in_front_of(django: Application, *, connections: int) -> ShortWay:
     """All ways before Django's application.
 
     Reports share three of the connections (small ones, large ones, and what is left of these), and
-    so wait for each other, not for turns. What else comes, by a short way or not, waits for its
-    turn to have one of the others. Of large reports only so many are held in memory at once.
+    so wait for each other, not for turns; a large one's key is checked on whichever is free. What
+    else comes, by a short way or not, waits for its turn to have one of the others. Of large bodies
+    only so many are held in memory at once.
     """
     others = InTurn(ShortWay(django, quota_sessions), Turns(max(1, connections - 3)))
     large = ShortWay(others, large_reports, Turns(LARGE_AT_ONCE))
