@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 def _application() -> "Application":
     django = get_wsgi_application()
     # What these import asks for apps that are ready.
+    from usage import lanes
     from usage.api import ways
 
-    return ways.in_front_of(django, connections=settings.DATABASE_POOL)
+    own = lanes.of_this_machine()
+    return ways.in_front_of(django, connections=settings.DATABASE_POOL, lanes=own)
 
 
 application = _application()

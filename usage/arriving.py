@@ -44,12 +44,13 @@ def _weight_part(model_id: int, weight_id: int) -> bytes:
 
 class Delivery(msgspec.Struct, frozen=True):
     """Raw JSON events that a node sent in one request; `sequence` is its own number of the batch,
-    if it numbers them."""
+    if it numbers them. `positions` tell where in the request they stood, if these are a part."""
 
     node: Node
     events: Sequence[bytes]
     kind: str = UsageBatch.Kind.EVENTS
     sequence: int | None = None
+    positions: Sequence[int] | None = None
 
 
 class Resolved(msgspec.Struct, gc=False):

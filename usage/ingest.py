@@ -71,7 +71,8 @@ class Portion(msgspec.Struct, frozen=True):
 
 def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
     """All of a delivery, read."""
-    return Portion(delivery, read_events(delivery.events, now=now))
+    events = read_events(delivery.events, now=now, positions=delivery.positions)
+    return Portion(delivery, events)
 
 
 def count_all(portions: Sequence[Portion], *, now: datetime) -> list[Portion]:
@@ -135,6 +136,11 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
         counted = record(cursor, arrivals, profiles=profiles, now=now)
+        pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
+        for arrival, one in zip(arrivals, counted, strict=True):
+            one.pooled = [
+                (name, pools[owner]) for owner, name in arrival.subjects if owner in pools
+            ]
         results = {arrival.batch.id: one for arrival, one in zip(arrivals, counted, strict=True)}
         return _Counted([results.get(arrival.batch.id) for arrival in arrived], left)
 

@@ -31,7 +31,7 @@ def all_programs(*, logs: Path | None = None) -> list[Program]:
         "PORT": str(settings.PORT),
         "CLOCK_FILE": str(settings.CLOCK_FILE),
     }
-    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS)}
+    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS), "WEB_LANES": str(WEB_WORKERS)}
     commands = {"web": web(), "worker": worker(), "beat": beat()}
     return [
         Program(
