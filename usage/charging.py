@@ -7,7 +7,7 @@ advisory lock. Everything here runs inside the caller's transaction.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from struct import Struct
 
 import msgspec
@@ -65,6 +65,11 @@ ADD_POOL_USAGE = """
         ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
 """
 
+FORGET = """
+    UPDATE usage_chargingprofile SET remembered_by = 0
+     WHERE subscriber_id = ANY(%(ids)s::bigint[])
+"""
+
 # A debit's row for COPY: all bigint, but the kind, and last of all the time.
 _DEBIT = Struct("!h iq iq i5s iq iq").pack
 _LAST = Struct("!iq").pack
@@ -118,6 +123,7 @@ def charge(
     cycles = {day.replace(day=1) for day in {usage.day for usage in ordered}}
     totals = priced_totals(cursor, standing, cycles, now=now)
     _price(left, standing, totals)
+    _forget(cursor, standing)
     _write(cursor, ordered, standing, now)
     latest = {usage.subscriber_id: usage.occurred_at for usage in ordered}
     enforcement.settle(cursor, standing=standing, latest=latest, totals=totals, now=now)
@@ -204,18 +210,32 @@ def _price(
         usage.uncovered_mt = mt - usage.priced_mt
 
 
+def _forget(cursor: Cursor, standing: Standing) -> None:
+    """Tell processes that remember the buckets of those charged here to read them again."""
+    kept = standing.kept
+    others = [
+        owner
+        for owner, profile in standing.profiles.items()
+        if profile.remembered_by and owner not in kept
+    ]
+    if others:
+        cursor.execute(FORGET, {"ids": array(others)})
+
+
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
     """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
     recorded = _LAST(8, copied_time(now))
+    # Neighbours in the index are written together; of one bucket in the order of use.
+    debits = [(bucket.id, mt, usage) for usage in usages for bucket, mt in usage.debits]
+    debits.sort(key=itemgetter(0))
     copy_rows(
         cursor,
         table="usage_ledgerentry",
         columns=LEDGER_COLUMNS,
         rows=(
-            _DEBIT(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
+            _DEBIT(6, 8, bucket_id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
             + recorded
-            for usage in usages
-            for bucket, mt in usage.debits
+            for bucket_id, mt, usage in debits
         ),
     )
     _write_overage(

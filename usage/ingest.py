@@ -25,6 +25,8 @@ from .identity import Verdict, judge
 from .locking import Membership, Profile, lock_owners, read_standing
 from .models import Node, UsageBatch
 from .periods import day_of
+from .remembering import Hold, Memory
+from .waterfall import OpenBucket
 
 # As many events as are worth a second transaction rather than waiting for whoever is locked.
 LARGE_EVENTS = 200
@@ -75,24 +77,32 @@ def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
     return Portion(delivery, events)
 
 
-def count_all(portions: Sequence[Portion], *, now: datetime) -> list[Portion]:
+def count_all(
+    portions: Sequence[Portion], *, now: datetime, memory: Memory | None = None
+) -> list[Portion]:
     """Count portions, all of them: of many events those first whose subscribers nobody holds."""
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
     large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
     waits = not large or connection.in_atomic_block
-    counted = count_portions(portions, now=now, waits=waits)
+    counted = count_portions(portions, now=now, waits=waits, memory=memory)
     if left := [portion for portion in counted if portion.events]:
-        rest = iter(count_portions(left, now=now, waits=True))
+        rest = iter(count_portions(left, now=now, waits=True, memory=memory))
         counted = [next(rest) if portion.events else portion for portion in counted]
     return counted
 
 
-def count_portions(portions: Sequence[Portion], *, now: datetime, waits: bool) -> list[Portion]:
+def count_portions(
+    portions: Sequence[Portion], *, now: datetime, waits: bool, memory: Memory | None = None
+) -> list[Portion]:
     """Count portions in one transaction. What is left of them are events whose subscribers others
-    hold; none with `waits`, without which this must not be called inside of a transaction."""
+    hold; none with `waits`. Neither without `waits` nor with a memory must this be called inside of
+    a transaction."""
     deliveries = [portion.delivery for portion in portions]
     read = [portion.events for portion in portions]
-    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits))
+    assert not (memory and connection.in_atomic_block), "what is not committed is not remembered"
+    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits, memory=memory))
+    if memory:
+        memory.keep(counted.hold, counted.own)
     return [
         Portion(one.delivery, left, _joined(one.result, result))
         for one, result, left in zip(portions, counted.results, counted.left, strict=True)
@@ -104,14 +114,24 @@ def _joined(first: BatchResult | None, later: BatchResult | None) -> BatchResult
 
 
 class _Counted(msgspec.Struct):
-    """By delivery: its result, None where none of it was counted, and what is left."""
+    """By delivery: its result, None where none of it was counted, and what is left. Then what may
+    be remembered."""
 
     results: list[BatchResult | None]
     left: Read
+    hold: Hold
+    own: dict[int, list[OpenBucket]]
 
 
 @transaction.atomic
-def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: bool) -> _Counted:
+def _count(
+    deliveries: Sequence[Delivery],
+    read: Read,
+    now: datetime,
+    *,
+    waits: bool,
+    memory: Memory | None = None,
+) -> _Counted:
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read)
@@ -127,11 +147,15 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
         new = {usage.subscriber_id for usage in usages}
+        charged = {owner: profile for owner, profile in profiles.items() if owner in new}
+        hold = memory.hold(cursor, charged) if memory else Hold()
         standing = read_standing(
             cursor,
-            {owner: profile for owner, profile in profiles.items() if owner in new},
+            charged,
             {owner: own for owner, own in memberships.items() if owner in new},
             now=now,
+            found=hold.found,
+            kept=hold.owners,
         )
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
@@ -142,7 +166,8 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
                 (name, pools[owner]) for owner, name in arrival.subjects if owner in pools
             ]
         results = {arrival.batch.id: one for arrival, one in zip(arrivals, counted, strict=True)}
-        return _Counted([results.get(arrival.batch.id) for arrival in arrived], left)
+        told = [results.get(arrival.batch.id) for arrival in arrived]
+        return _Counted(told, left, hold, standing.own)
 
 
 class _TooFew(Exception):
