@@ -11,6 +11,8 @@ os.environ.setdefault("DATABASE_POOL", "11")  # before settings are read; see co
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+from config.local.layout import make_private
+
 if TYPE_CHECKING:
     from usage.api.short_way import Application
 
@@ -21,7 +23,8 @@ def _application() -> "Application":
     from usage import lanes
     from usage.api import ways
 
-    own = lanes.of_this_machine()
+    make_private(settings.LAYOUT.lanes)
+    own = lanes.of_this_machine(settings.LAYOUT.lanes)
     return ways.in_front_of(django, connections=settings.DATABASE_POOL, lanes=own)
 
 

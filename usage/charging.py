@@ -7,7 +7,7 @@ advisory lock. Everything here runs inside the caller's transaction.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from struct import Struct
 
 import msgspec
@@ -225,17 +225,15 @@ def _forget(cursor: Cursor, standing: Standing) -> None:
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
     """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
     recorded = _LAST(8, copied_time(now))
-    # Neighbours in the index are written together; of one bucket in the order of use.
-    debits = [(bucket.id, mt, usage) for usage in usages for bucket, mt in usage.debits]
-    debits.sort(key=itemgetter(0))
     copy_rows(
         cursor,
         table="usage_ledgerentry",
         columns=LEDGER_COLUMNS,
         rows=(
-            _DEBIT(6, 8, bucket_id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
+            _DEBIT(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
             + recorded
-            for bucket_id, mt, usage in debits
+            for usage in usages
+            for bucket, mt in usage.debits
         ),
     )
     _write_overage(

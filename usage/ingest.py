@@ -95,11 +95,11 @@ def count_portions(
     portions: Sequence[Portion], *, now: datetime, waits: bool, memory: Memory | None = None
 ) -> list[Portion]:
     """Count portions in one transaction. What is left of them are events whose subscribers others
-    hold; none with `waits`. Neither without `waits` nor with a memory must this be called inside of
-    a transaction."""
+    hold; none with `waits`, without which this must not be called inside of a transaction."""
     deliveries = [portion.delivery for portion in portions]
     read = [portion.events for portion in portions]
-    assert not (memory and connection.in_atomic_block), "what is not committed is not remembered"
+    if connection.in_atomic_block:
+        memory = None  # whether this will ever be committed is not known here
     counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits, memory=memory))
     if memory:
         memory.keep(counted.hold, counted.own)

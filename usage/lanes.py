@@ -27,7 +27,6 @@ import msgspec
 from django.conf import settings
 
 from config import clock
-from config.local.layout import make_private
 
 from .arriving import Delivery
 from .batches import BatchResult
@@ -90,7 +89,7 @@ class Lanes:
 
     def join(self) -> None:
         """Take a lane that no living process has, if there is one."""
-        make_private(self._folder)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         for lane in range(self._count):
             lock = self._socket(lane).with_suffix(".lock").open("wb")
             try:
@@ -235,13 +234,14 @@ class Lanes:
 ALONE = Lanes(Path(), 0)  # a process that counts everything
 
 
-def of_this_machine() -> Lanes:
-    """The lanes of the processes that serve the same database from the same data folder."""
+def of_this_machine(folder: Path) -> Lanes:
+    """The lanes of the processes that serve the same database and meet in the same folder, which
+    is closed to others."""
     database = settings.DATABASES["default"]
     about: list[Any] = [MESSAGES, settings.WEB_LANES, settings.REGION]
     about += [database.get(name) for name in ("HOST", "PORT", "NAME", "USER")]
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
-    lanes = Lanes(settings.LAYOUT.lanes / digest, settings.WEB_LANES)
+    lanes = Lanes(folder / digest, settings.WEB_LANES)
     if settings.WEB_LANES:
         lanes.join()
     return lanes

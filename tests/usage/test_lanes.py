@@ -257,14 +257,13 @@ def test_processes_of_another_database_are_no_neighbours(
     settings: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     settings.WEB_LANES = 2
-    monkeypatch.setattr(settings.LAYOUT.__class__, "lanes", folder, raising=False)
-    ours = of_this_machine()
+    ours = of_this_machine(folder)
     with monkeypatch.context() as elsewhere:
         elsewhere.setitem(settings.DATABASES["default"], "NAME", "another")
-        theirs = of_this_machine()
-    again = of_this_machine()
+        theirs = of_this_machine(folder)
+    again = of_this_machine(folder)
     settings.WEB_LANES = 3
-    more = of_this_machine()
+    more = of_this_machine(folder)
     assert [one.number for one in (ours, theirs, again, more)] == [0, 0, 1, 0]
     for one in (ours, theirs, again, more):
         one.leave()
