@@ -8,8 +8,9 @@ Two large batches nearly always have a few subscribers in common. The later one 
 those: it counts the others, commits, and counts what it set aside in another transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 from django.db import connection, transaction
@@ -31,6 +32,7 @@ from .waterfall import OpenBucket
 # As many events as are worth a second transaction rather than waiting for whoever is locked.
 LARGE_EVENTS = 200
 
+T = TypeVar("T")
 Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
 
 
@@ -135,8 +137,9 @@ def _count(
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read)
-        profiles, memberships = _locked(cursor, owners_of(arrived), now, waits=waits)
-        left = _set_aside(arrived, profiles)
+        owners = owners_of(arrived)
+        profiles, memberships = _locked(cursor, owners, now, waits=waits)
+        left = [_set_aside(one, profiles) if len(profiles) < len(owners) else [] for one in arrived]
         arrivals = []
         for arrival, rest in zip(arrived, left, strict=True):
             if rest:
@@ -147,24 +150,21 @@ def _count(
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
         new = {usage.subscriber_id for usage in usages}
-        charged = {owner: profile for owner, profile in profiles.items() if owner in new}
+        if len(new) < len(profiles):  # of the others all was counted before
+            charged = {owner: one for owner, one in profiles.items() if owner in new}
+            of_pools = {owner: own for owner, own in memberships.items() if owner in new}
+        else:
+            charged, of_pools = profiles, memberships
         hold = memory.hold(cursor, charged) if memory else Hold()
         standing = read_standing(
-            cursor,
-            charged,
-            {owner: own for owner, own in memberships.items() if owner in new},
-            now=now,
-            found=hold.found,
-            kept=hold.owners,
+            cursor, charged, of_pools, now=now, found=hold.found, kept=hold.owners
         )
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
         counted = record(cursor, arrivals, profiles=profiles, now=now)
         pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
         for arrival, one in zip(arrivals, counted, strict=True):
-            one.pooled = [
-                (name, pools[owner]) for owner, name in arrival.subjects if owner in pools
-            ]
+            one.pooled = _of_those(arrival.subjects, pools)
         results = {arrival.batch.id: one for arrival, one in zip(arrivals, counted, strict=True)}
         told = [results.get(arrival.batch.id) for arrival in arrived]
         return _Counted(told, left, hold, standing.own)
@@ -191,14 +191,12 @@ def _locked(
     return lock_owners(cursor, owners, now=now)
 
 
-def _set_aside(arrivals: Sequence[Arrival], profiles: dict[int, Profile]) -> list[list[Candidate]]:
-    """Take out, batch by batch, the events of subscribers that are not ours now."""
-    aside = []
-    for arrival in arrivals:
-        items = arrival.resolved
-        aside.append([item.event for item in items if item.subscriber_id not in profiles])
-        if aside[-1]:
-            arrival.resolved = [item for item in items if item.subscriber_id in profiles]
+def _set_aside(arrival: Arrival, profiles: Mapping[int, Profile]) -> list[Candidate]:
+    """Take the events of subscribers that are not ours now out of a batch."""
+    items = arrival.resolved
+    aside = [item.event for item in items if item.subscriber_id not in profiles]
+    if aside:
+        arrival.resolved = [item for item in items if item.subscriber_id in profiles]
     return aside
 
 
@@ -245,18 +243,21 @@ def record(
     for arrival in arrivals:
         _tally(arrival)
     totals = add_batches(cursor, [arrival.batch for arrival in arrivals], now=now)
-    blocked = {owner: profile.blocked for owner, profile in profiles.items() if profile.blocked}
+    blocked = {owner: one.blocked for owner, one in profiles.items() if one.blocked}
     results = []
     for arrival, total in zip(arrivals, totals, strict=True):
         number, node_id = arrival.batch.id, arrival.batch.node_id
         refusals = sorted(arrival.refusals, key=lambda one: one.position)
         if refusals:
             quarantine(batch_id=number, node_id=node_id, refusals=refusals, now=now)
-        exhausted = {
-            (subject, blocked[owner]) for owner, subject in arrival.subjects if owner in blocked
-        }
-        results.append(BatchResult(number, total, refusals, sorted(exhausted)))
+        exhausted = _of_those(arrival.subjects, blocked)
+        results.append(BatchResult(number, total, refusals, sorted(set(exhausted))))
     return results
+
+
+def _of_those(subjects: Sequence[tuple[int, str]], about: Mapping[int, T]) -> list[tuple[str, T]]:
+    """The subjects of whom something is known, with that; mostly there are few or none."""
+    return [(name, about[owner]) for owner, name in subjects if owner in about] if about else []
 
 
 def _tally(arrival: Arrival) -> None:
