@@ -14,7 +14,7 @@ from .charging import Usage
 from .database import Cursor, copied_text, copied_time
 from .decoding import Candidate, Refusal
 from .models import Node, UsageBatch
-from .resolving import RatedWeight, Subjects, Weights
+from .resolving import Numbers, RatedWeight, Subjects, Weights
 
 EVENT_COLUMNS = (
     "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
@@ -111,18 +111,21 @@ def arrive(
     cursor: Cursor,
     deliveries: Sequence[Delivery],
     read: Sequence[Sequence[Candidate | Refusal]],
+    *,
+    numbers: Numbers | None = None,
 ) -> list[Arrival]:
     """Number the batches of deliveries, and find out whom and what their events name."""
-    numbers = next_batches(cursor, len(deliveries))
+    batches = next_batches(cursor, len(deliveries))
     arrivals = [
-        Arrival(Batch(number, delivery.node.pk, delivery.kind, delivery.sequence))
-        for number, delivery in zip(numbers, deliveries, strict=True)
+        Arrival(Batch(id, delivery.node.pk, delivery.kind, delivery.sequence))
+        for id, delivery in zip(batches, deliveries, strict=True)
     ]
     own = [
         _of_own_sources(delivery.node, arrival, events)
         for arrival, delivery, events in zip(arrivals, deliveries, read, strict=True)
     ]
-    subjects = Subjects(cursor, {event.subject for events in own for event in events})
+    named = {event.subject for events in own for event in events}
+    subjects = Subjects(cursor, named, numbers=numbers)
     weights = Weights(cursor)
     for arrival, events in zip(arrivals, own, strict=True):
         _resolve(arrival, events, subjects, weights)

@@ -136,7 +136,7 @@ def _count(
 ) -> _Counted:
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
-        arrived = arrive(cursor, deliveries, read)
+        arrived = arrive(cursor, deliveries, read, numbers=memory.numbers if memory else None)
         owners = owners_of(arrived)
         profiles, memberships = _locked(cursor, owners, now, waits=waits)
         left = [_set_aside(one, profiles) if len(profiles) < len(owners) else [] for one in arrived]

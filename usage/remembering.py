@@ -21,6 +21,7 @@ import msgspec
 
 from .database import Cursor, array
 from .locking import Profile
+from .resolving import Numbers
 from .waterfall import OpenBucket
 
 MOST_SUBSCRIBERS = 100_000  # about 1 KB each
@@ -53,6 +54,7 @@ class Memory:
     """
 
     def __init__(self, most: int = MOST_SUBSCRIBERS) -> None:
+        self.numbers = Numbers()
         self._most = most
         self._guard = Lock()
         self._kept: dict[int, Buckets | Hold] = {}  # the longest unused first
