@@ -400,6 +400,17 @@ def test_whom_others_charge_too_is_not_claimed_at_once_again(memory: Memory) -> 
     assert [taken(memory, profiles).new for _turn in range(3)] == [[], [], [1]]
 
 
+def test_equal_times_and_sizes_are_kept_once(memory: Memory) -> None:
+    profiles = Profiles(1, 2)
+    taken(memory, profiles)
+    first, second = some_bucket(50), some_bucket(70)
+    for one, day in ((first, "1" * 16), (second, "1" * 16)):
+        one[0].valid_until = int(day)
+    memory.keep(taken(memory, profiles), {1: first, 2: second})
+    assert first[0].valid_until is second[0].valid_until
+    assert (first[0].available_mt, second[0].available_mt) == (50, 70)
+
+
 def test_no_more_are_remembered_than_there_is_room_for() -> None:
     memory = Memory(most=2)
     profiles = Profiles(*range(1, 6))
