@@ -23,7 +23,7 @@ from .charging import charge
 from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .identity import Verdict, judge
-from .locking import Profile, lock_owners, read_standing
+from .locking import Membership, Profile, lock_owners, read_standing
 from .models import Node, UsageBatch
 from .periods import day_of
 from .remembering import Hold, Memory
@@ -138,7 +138,7 @@ def _count(
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read, numbers=memory.numbers if memory else None)
         owners = owners_of(arrived)
-        profiles, memberships = lock_owners(cursor, owners, now=now, waits=waits)
+        profiles, memberships = _locked(cursor, owners, now, waits=waits)
         left = [_set_aside(one, profiles) if len(profiles) < len(owners) else [] for one in arrived]
         arrivals = []
         for arrival, rest in zip(arrived, left, strict=True):
@@ -170,6 +170,27 @@ def _count(
         return _Counted(told, left, hold, standing.own)
 
 
+class _TooFew(Exception):
+    """Most of those concerned are held by others; the locks just taken are given back."""
+
+
+def _locked(
+    cursor: Cursor, owners: Sequence[int], now: datetime, *, waits: bool
+) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
+    """Lock subscribers and their pools: all of them, or without `waits` those that are free,
+    unless these are so few that two transactions would do no better than one that waits."""
+    if not waits:
+        try:
+            with transaction.atomic():
+                profiles, memberships = lock_owners(cursor, owners, now=now, waits=False)
+                if 2 * len(profiles) < len(owners):
+                    raise _TooFew
+            return profiles, memberships
+        except _TooFew:
+            pass
+    return lock_owners(cursor, owners, now=now)
+
+
 def _set_aside(arrival: Arrival, profiles: Mapping[int, Profile]) -> list[Candidate]:
     """Take the events of subscribers that are not ours now out of a batch."""
     items = arrival.resolved
@@ -184,8 +205,9 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
 
     Their subscribers and pools are locked before, always, so that nobody waits crosswise.
     """
-    events = [item.event for arrival in arrivals for item in arrival.resolved]
-    verdicts = iter(judge(cursor, events, day=day_of(now)))
+    items = [item for arrival in arrivals for item in arrival.resolved]
+    keys, contents = [item.key for item in items], [item.content for item in items]
+    verdicts = iter(judge(cursor, keys, contents, day=day_of(now)))
     for arrival in arrivals:
         for item in arrival.resolved:
             verdict = next(verdicts)

@@ -5,8 +5,9 @@ receives a large report counts only what is of its own lane, and hands each othe
 process whose lane that is. It is a matter of speed alone: whoever counts takes the same locks, and
 a part that nobody takes over is counted where it is.
 
-Members of a pool belong together. Who is one is only known to whoever counted; it says so, and
-they are sent to their pool's lane from then on.
+Members of a pool belong together, unless they are so busy that one lane could not keep up. Who is
+one is only known to whoever counted; it says so, and they are sent to their pool's lane from then
+on.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -37,6 +38,7 @@ from .models import Node
 from .receiving import take_large
 
 MESSAGES = 1  # the version of Part and Told
+LARGE_POOL = 50  # members in one part of a report: one lane alone would be too slow for them
 MOST_MOVED = 100_000  # subjects remembered to be of another lane
 JOIN_SECONDS = 1
 logger = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class Lanes:
         self._count = count
         self._lines = [Lines(self._socket(lane)) for lane in range(count)]
         self._moved: dict[str, int] = {}
+        self._silent: set[int] = set()  # lanes of which it is logged that nobody takes their parts
         self._guard = threading.Lock()
         self._held = ExitStack()  # the lock of our lane, and who listens there
         self._try_again = 0.0  # float: of the clock that only goes on
@@ -149,7 +152,7 @@ class Lanes:
         """The parts of a report by lane; what names nobody is ours."""
         if self._count < 2:
             return {self.number: delivery}
-        count, moved, decode = self._count, self._moved.get, _named.decode
+        moved, decode = self._moved.get, _named.decode
         places: dict[int | None, list[int]] = defaultdict(list)
         for position, raw in enumerate(delivery.events):
             lane: int | None
@@ -160,7 +163,7 @@ class Lanes:
             else:
                 lane = moved(subject)
                 if lane is None:
-                    lane = crc32(subject.encode()) % count
+                    lane = self._lane_of(subject)
             places[lane].append(position)
         if len(places) == 1:
             return {lane: delivery for lane in places}
@@ -182,8 +185,11 @@ class Lanes:
             line = lent.enter_context(self._lines[lane].one())
             line.ask(_encode(message))
         except LineBroken as broken:
-            logger.warning("lane %s takes no part of a report: %s", lane, broken)
+            if lane not in self._silent:
+                self._silent.add(lane)
+                logger.warning("nobody takes the parts of lane %s: %s", lane, broken)
             return None
+        self._silent.discard(lane)
         return line
 
     def _told(self, line: Line, lane: int | None) -> BatchResult | None:
@@ -216,11 +222,21 @@ class Lanes:
         return result
 
     def _elsewhere(self, result: BatchResult) -> list[tuple[str, int]]:
-        """Members whose pool is of another lane."""
+        """Members whose pool is of another lane, or too large for one."""
         if self._count < 2:
             return []
-        pools = ((subject, pool_id % self._count) for subject, pool_id in result.pooled)
-        return [(subject, lane) for subject, lane in pools if lane != self.number]
+        pooled = set(result.pooled)
+        members = Counter(pool_id for _subject, pool_id in pooled)
+        large = {pool_id for pool_id, count in members.items() if count >= LARGE_POOL}
+        lanes = (
+            (subject, (self._lane_of(subject) if pool_id in large else pool_id % self._count))
+            for subject, pool_id in pooled
+        )
+        return [(subject, lane) for subject, lane in lanes if lane != self.number]
+
+    def _lane_of(self, subject: str) -> int:
+        """The lane of a subject that is not known to belong elsewhere."""
+        return crc32(subject.encode()) % self._count
 
     def _learn(self, moved: Iterable[tuple[str, int]]) -> None:
         if len(self._moved) > MOST_MOVED:

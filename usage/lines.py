@@ -15,11 +15,13 @@ from io import BufferedIOBase
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from struct import Struct
+from threading import BoundedSemaphore
 from typing import Any
 
 SEND_SECONDS = 5  # to connect, and to hand a message over
 ANSWER_SECONDS = 90  # more than a transaction, tried again, and the wait for it may take
 IDLE_SECONDS = 60
+MOST_ANSWERING = 32  # messages in memory at once; who has to wait is not read
 MOST_BYTES = 2**26  # of a message: a report of the largest size and its positions are far less
 
 _LENGTH = Struct("!I")
@@ -59,11 +61,12 @@ class Line:
         """The answer to what was asked; raises LineBroken."""
         try:
             self._socket.settimeout(ANSWER_SECONDS)
-            answer = _receive(self._file)
+            size = _size(self._file)
+            if size is None:
+                raise ConnectionError("the other side hung up")
+            answer = _content(self._file, size)
         except OSError as error:
             raise LineBroken(str(error)) from None
-        if answer is None:
-            raise LineBroken("the other side hung up")
         self.kept_until = time.monotonic() + IDLE_SECONDS / 2
         return answer
 
@@ -111,7 +114,8 @@ class Lines:
 def listening(path: Path, answer: Answering) -> Iterator[None]:
     """Answer messages that come to a path, those of a line by one thread."""
     path.unlink(missing_ok=True)
-    with _Server(str(path), partial(_Answerer, answer)) as server:
+    turns = BoundedSemaphore(MOST_ANSWERING)
+    with _Server(str(path), partial(_Answerer, answer, turns)) as server:
         threading.Thread(target=server.serve_forever, name=path.name, daemon=True).start()
         try:
             yield
@@ -128,24 +132,40 @@ class _Server(ThreadingUnixStreamServer):
 class _Answerer(StreamRequestHandler):
     timeout = IDLE_SECONDS
 
-    def __init__(self, answer: Answering, *about: Any) -> None:
+    def __init__(self, answer: Answering, turns: BoundedSemaphore, *about: Any) -> None:
         self._answer = answer
+        self._turns = turns
         super().__init__(*about)
 
     def handle(self) -> None:
         # Silent for too long, or gone: whoever asks next opens a new line.
         with suppress(OSError):
-            while (message := _receive(self.rfile)) is not None:
-                told = self._answer(message)
+            while (size := _size(self.rfile)) is not None:
+                told = self._in_turn(size)
                 self.connection.sendall(_LENGTH.pack(len(told)) + told)
 
+    def _in_turn(self, size: int) -> bytes:
+        if not self._turns.acquire(timeout=ANSWER_SECONDS):
+            raise TimeoutError
+        try:
+            return self._answer(_content(self.rfile, size))
+        finally:
+            self._turns.release()
 
-def _receive(file: BufferedIOBase) -> bytes | None:
-    """The next message, None at the end; raises OSError when it is cut off or too long."""
+
+def _size(file: BufferedIOBase) -> int | None:
+    """The size of the next message, None at the end; raises OSError for what is none."""
     head = file.read(_LENGTH.size)
     if not head:
         return None
     [size] = _LENGTH.unpack(head) if len(head) == _LENGTH.size else [MOST_BYTES + 1]
-    if size > MOST_BYTES or len(message := file.read(size)) < size:
+    if size > MOST_BYTES:
+        raise ConnectionError("a message was cut off or is too long")
+    return int(size)
+
+
+def _content(file: BufferedIOBase, size: int) -> bytes:
+    message = file.read(size)
+    if len(message) < size:
         raise ConnectionError("a message was cut off")
     return message

@@ -203,6 +203,27 @@ def test_members_are_counted_in_the_lane_of_their_pool(
     assert proof.verify() == []
 
 
+def test_members_of_a_pool_too_busy_for_one_lane_stay_where_they_were(
+    two: list[Lanes],
+    node: Node,
+    crowd: list[Subscriber],
+    counted: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = crowd[0].account_id
+    pool = pools.create_pool(account_id=account, name="Wang", kind="family", now=START)
+    for one in crowd:
+        pools.join(pool_id=pool.pk, subscriber_id=one.pk, actor="clerk", now=START)
+    take(two[0], node, report_of(crowd, "a"))
+    apart = sorted(counted)
+    assert len(apart) == 2
+    monkeypatch.setattr(lanes_module, "LARGE_POOL", 2)
+    for turn in range(3):
+        take(two[0], node, report_of(crowd, f"b{turn}"))
+    assert sorted(counted[-2:]) == apart
+    assert proof.verify() == []
+
+
 def test_what_is_remembered_has_an_end(two: list[Lanes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "MOST_MOVED", 10)
     for number in range(50):

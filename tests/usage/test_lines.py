@@ -139,6 +139,44 @@ def test_lines_idle_for_long_are_closed_by_either_side(
         assert kept._socket.fileno() < 0
 
 
+def test_no_more_are_read_at_once_than_there_is_room_for(
+    path: Path, there: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MOST_ANSWERING", 2)
+    monkeypatch.setattr(lines, "SEND_SECONDS", 0.5)
+    here, most = set[int](), []
+    go_on = threading.Event()
+
+    def answer(message: bytes) -> bytes:
+        here.add(threading.get_ident())
+        most.append(len(here))
+        go_on.wait(timeout=20)
+        here.discard(threading.get_ident())
+        return message
+
+    broken: list[str] = []
+
+    def one() -> None:
+        try:
+            ask(there, bytes(2**21))  # more than the kernel keeps for one who does not read
+        except LineBroken as error:
+            broken.append(str(error))
+
+    with listening(path, answer):
+        threads = [threading.Thread(target=one) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _look in range(200):
+            if len(broken) == 2:
+                break
+            time.sleep(0.05)
+        go_on.set()
+        for thread in threads:
+            thread.join(timeout=20)
+    assert max(most) == 2
+    assert broken == ["timed out"] * 2
+
+
 def test_what_the_answerer_does_not_survive_breaks_the_line(
     path: Path, there: Lines, capfd: Any
 ) -> None:

@@ -153,25 +153,13 @@ def test_members_of_a_held_pool_are_set_aside(node: Node, crowd: list[Subscriber
     assert proof.verify() == []
 
 
-def test_of_a_batch_of_which_most_are_held_the_few_are_counted_and_held_no_longer(
-    node: Node, crowd: list[Subscriber]
-) -> None:
+def test_a_batch_waits_as_a_whole_when_most_are_held(node: Node, crowd: list[Subscriber]) -> None:
     held = [one.pk for one in crowd[:3]]
     with reported_while_held(LOCK_PROFILES, held, lambda: send(node, *batch_of(crowd))) as reported:
-        assert [of(one) for one in crowd] == [0, 0, 0, 60]
+        assert not UsageEvent.objects.exists()
+        # Waiting for the first, it has given back whom it had.
         with connection.cursor() as cursor:
             cursor.execute(f"{LOCK_PROFILES} NOWAIT", [[crowd[3].pk]])
-    assert counts(reported.result(timeout=20)) == (EVENTS, 0, 0, 0)
-    assert sorted(one.accepted for one in UsageBatch.objects.all()) == [60, 180]
-    assert proof.verify() == []
-
-
-def test_of_a_batch_that_is_held_as_a_whole_nothing_is_left_behind(
-    node: Node, crowd: list[Subscriber]
-) -> None:
-    held = [one.pk for one in crowd]
-    with reported_while_held(LOCK_PROFILES, held, lambda: send(node, *batch_of(crowd))) as reported:
-        assert not UsageBatch.objects.exists()
     assert counts(reported.result(timeout=20)) == (EVENTS, 0, 0, 0)
     assert [one.accepted for one in UsageBatch.objects.all()] == [EVENTS]
 
