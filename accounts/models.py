@@ -130,6 +130,22 @@ class NumberAssignment(models.Model):
         return f"{self.msisdn} from {self.valid_from:%Y-%m-%d}"
 
 
+class NumberVersion(models.Model):
+    """One row, which counts on, by triggers, when it changes who holds or held a number; a
+    number's first holder is no change. Without the row nobody remembers who does."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    version = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = _("number version")
+        verbose_name_plural = _("number versions")
+        constraints = [models.CheckConstraint(name="number_version_is_one_row", condition=Q(id=1))]
+
+    def __str__(self) -> str:
+        return str(self.version)
+
+
 class SubscriberTransition(models.Model):
     """One audited step of a subscriber's life: who did it, when and why. Append-only."""
 

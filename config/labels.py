@@ -159,6 +159,7 @@ LABELS = {
     "region": pgettext_lazy("column", "region"),
     "rejected": pgettext_lazy("column", "rejected"),
     "remaining_mt": pgettext_lazy("column", "remaining"),
+    "remembered_by": pgettext_lazy("column", "remembered by process"),
     "renews_at": pgettext_lazy("column", "renews at"),
     "replay_batch_id": pgettext_lazy("column", "replay batch"),
     "report": pgettext_lazy("column", "report"),

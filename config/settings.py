@@ -41,6 +41,7 @@ if not SECRET_KEY:
     raise environ.ImproperlyConfigured("Set SECRET_KEY: a server of your own needs its own secret")
 
 # --- database, broker, cache -------------------------------------------------------------------
+WEB_LANES = env.int("WEB_LANES", default=0)  # web processes that share out the subscribers
 DATABASE_POOL = env.int("DATABASE_POOL", default=0)  # connections a process; web sets it (wsgi.py)
 STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=30_000)
 LOCK_TIMEOUT_MS = env.int("LOCK_TIMEOUT_MS", default=5_000)

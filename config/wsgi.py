@@ -11,6 +11,8 @@ os.environ.setdefault("DATABASE_POOL", "11")  # before settings are read; see co
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+from config.local.layout import make_private
+
 if TYPE_CHECKING:
     from usage.api.short_way import Application
 
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
 def _application() -> "Application":
     django = get_wsgi_application()
     # What these import asks for apps that are ready.
+    from usage import lanes
     from usage.api import ways
 
-    return ways.in_front_of(django, connections=settings.DATABASE_POOL)
+    make_private(settings.LAYOUT.lanes)
+    own = lanes.of_this_machine(settings.LAYOUT.lanes)
+    return ways.in_front_of(django, connections=settings.DATABASE_POOL, lanes=own)
 
 
 application = _application()

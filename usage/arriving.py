@@ -13,8 +13,9 @@ from .batches import EVENTS_PER_BATCH, Batch, next_batches
 from .charging import Usage
 from .database import Cursor, copied_text, copied_time
 from .decoding import Candidate, Refusal
+from .identity import content_of, key_of
 from .models import Node, UsageBatch
-from .resolving import RatedWeight, Subjects, Weights
+from .resolving import Numbers, RatedWeight, Subjects, Weights
 
 EVENT_COLUMNS = (
     "id, batch_id, node_id, source, event_id, subscriber_id, api_key_id, model_id, weight_id, "
@@ -44,27 +45,31 @@ def _weight_part(model_id: int, weight_id: int) -> bytes:
 
 class Delivery(msgspec.Struct, frozen=True):
     """Raw JSON events that a node sent in one request; `sequence` is its own number of the batch,
-    if it numbers them."""
+    if it numbers them. `positions` tell where in the request they stood, if these are a part."""
 
     node: Node
     events: Sequence[bytes]
     kind: str = UsageBatch.Kind.EVENTS
     sequence: int | None = None
+    positions: Sequence[int] | None = None
 
 
 class Resolved(msgspec.Struct, gc=False):
-    """A readable event with its subscriber and the weight of its model at its time."""
+    """A readable event with its subscriber and all that is needed of it once that is locked: its
+    identity and content (see identity), what is to be charged, and its row as COPY wants it but
+    for the last byte, `late`, which charging decides."""
 
     event: Candidate
     subscriber_id: int
-    api_key_id: int | None
-    weight: RatedWeight
+    key: bytes
+    content: bytes
+    usage: Usage
+    row: bytes
 
 
 class Arrival(msgspec.Struct):
     """A batch on its way. `resolved` may count; once keys are claimed, `usages` are its new
-    events, and `rows` the same as COPY wants them but for the last byte, `late`, which charging
-    decides."""
+    events, and `rows` theirs."""
 
     batch: Batch
     resolved: list[Resolved] = []
@@ -75,23 +80,9 @@ class Arrival(msgspec.Struct):
 
     def take(self, item: Resolved) -> None:
         """A new event joins its batch, to be charged and written."""
-        event, weight, about, owner = item.event, item.weight, self.batch, item.subscriber_id
-        number, model_id = about.id * EVENTS_PER_BATCH + event.position, weight.model_id
-        at, counts, key, id = event.occurred_at, event.counts, item.api_key_id, event.id.encode()
-        computed, cached, output, reasoning = counts
-        mt = weight.mt(counts)
-        self.subjects.append((owner, event.subject))
-        time = copied_time(at)
-        self.usages.append(Usage(number, about.id, owner, model_id, at, time, event.day, mt))
-        row = (
-            _START(16, 8, number),
-            _batch_part(about.id, about.node_id, event.source, len(id)),
-            id,
-            _OWNER(8, owner, -1) if key is None else _OWNER_AND_KEY(8, owner, 8, key),
-            _weight_part(model_id, weight.id),
-            _REST(time, 8, computed, 8, cached, 8, output, 8, reasoning, 8, mt, 1),
-        )
-        self.rows.append(b"".join(row))
+        self.subjects.append((item.subscriber_id, item.event.subject))
+        self.usages.append(item.usage)
+        self.rows.append(item.row)
 
     def repeat(self, item: Resolved) -> None:
         """A repeat is counted as such, and its subject is told of when blocked."""
@@ -106,22 +97,53 @@ class Arrival(msgspec.Struct):
         self.refusals.append(Refusal(*about, code, detail))
 
 
+def resolved(
+    about: Batch, event: Candidate, *, subscriber_id: int, key_id: int | None, weight: RatedWeight
+) -> Resolved:
+    """An event of a batch made ready, before anybody is locked for it."""
+    number, model_id = about.id * EVENTS_PER_BATCH + event.position, weight.model_id
+    at, counts, id = event.occurred_at, event.counts, event.id.encode()
+    computed, cached, output, reasoning = counts
+    mt, time = weight.mt(counts), copied_time(at)
+    row = (
+        _START(16, 8, number),
+        _batch_part(about.id, about.node_id, event.source, len(id)),
+        id,
+        _OWNER(8, subscriber_id, -1)
+        if key_id is None
+        else _OWNER_AND_KEY(8, subscriber_id, 8, key_id),
+        _weight_part(model_id, weight.id),
+        _REST(time, 8, computed, 8, cached, 8, output, 8, reasoning, 8, mt, 1),
+    )
+    return Resolved(
+        event,
+        subscriber_id,
+        key_of(event.source, event.id),
+        content_of(event),
+        Usage(number, about.id, subscriber_id, model_id, at, time, event.day, mt),
+        b"".join(row),
+    )
+
+
 def arrive(
     cursor: Cursor,
     deliveries: Sequence[Delivery],
     read: Sequence[Sequence[Candidate | Refusal]],
+    *,
+    numbers: Numbers | None = None,
 ) -> list[Arrival]:
     """Number the batches of deliveries, and find out whom and what their events name."""
-    numbers = next_batches(cursor, len(deliveries))
+    batches = next_batches(cursor, len(deliveries))
     arrivals = [
-        Arrival(Batch(number, delivery.node.pk, delivery.kind, delivery.sequence))
-        for number, delivery in zip(numbers, deliveries, strict=True)
+        Arrival(Batch(id, delivery.node.pk, delivery.kind, delivery.sequence))
+        for id, delivery in zip(batches, deliveries, strict=True)
     ]
     own = [
         _of_own_sources(delivery.node, arrival, events)
         for arrival, delivery, events in zip(arrivals, deliveries, read, strict=True)
     ]
-    subjects = Subjects(cursor, {event.subject for events in own for event in events})
+    named = {event.subject for events in own for event in events}
+    subjects = Subjects(cursor, named, numbers=numbers)
     weights = Weights(cursor)
     for arrival, events in zip(arrivals, own, strict=True):
         _resolve(arrival, events, subjects, weights)
@@ -154,7 +176,7 @@ def _of_own_sources(
 def _resolve(
     arrival: Arrival, events: Sequence[Candidate], subjects: Subjects, weights: Weights
 ) -> None:
-    add = arrival.resolved.append
+    add, about = arrival.resolved.append, arrival.batch
     for event in events:
         at = event.occurred_at
         subject = subjects.at(event.subject, at)
@@ -166,4 +188,5 @@ def _resolve(
             detail = f"Model {event.model!r} has no weight at {at.isoformat()}."
             arrival.refuse(event, "unknown_model", detail)
         else:
-            add(Resolved(event, subject[0], subject[1], weight))
+            owner, key_id = subject
+            add(resolved(about, event, subscriber_id=owner, key_id=key_id, weight=weight))

@@ -65,12 +65,14 @@ class Batch(msgspec.Struct):
 
 
 class BatchResult(msgspec.Struct):
-    """What happened to a batch: totals, the events not counted, and who is blocked now."""
+    """What happened to a batch: totals, the events not counted, who is blocked now, and which of
+    its subjects draw on a pool."""
 
     batch_id: int
     tally: Tally
     refusals: list[Refusal] = []
     exhausted: list[tuple[str, str]] = []  # (subject, reason)
+    pooled: list[tuple[str, int]] = []  # (subject, pool id)
 
     def and_later(self, later: "BatchResult") -> "BatchResult":
         """Tells also of what was counted of the same report in a batch of its own."""
@@ -79,7 +81,8 @@ class BatchResult(msgspec.Struct):
         tally.add(later.tally)
         refusals = sorted([*self.refusals, *later.refusals], key=lambda one: one.position)
         exhausted = sorted({*self.exhausted, *later.exhausted})
-        return BatchResult(self.batch_id, tally, refusals, exhausted)
+        pooled = [*self.pooled, *later.pooled]
+        return BatchResult(self.batch_id, tally, refusals, exhausted, pooled)
 
     def shown(self) -> dict[str, Any]:
         """What nodes are told of the batch."""

@@ -79,18 +79,21 @@ MEMBERS = """
      ORDER BY member.subscriber_id
 """
 
-# Waiting messages behind which a newer one to the same session stands.
+# Waiting messages behind which a newer one to the same session stands. Looked for once, else the
+# limit might hold for each look.
 OVERTAKEN = """
+    WITH overtaken AS MATERIALIZED (
+        SELECT older.id FROM usage_callback AS older
+         WHERE older.state = 'waiting' AND older.next_attempt_at <= %(now)s
+           AND EXISTS (SELECT 1 FROM usage_callback AS newer
+                        WHERE newer.session_id = older.session_id AND newer.id > older.id)
+         ORDER BY older.id
+         LIMIT %(limit)s
+           FOR UPDATE SKIP LOCKED)
     UPDATE usage_callback AS callback
        SET state = 'failed', last_error = 'A newer message to the session replaced it.'
-     WHERE callback.id IN (
-           SELECT older.id FROM usage_callback AS older
-            WHERE older.state = 'waiting' AND older.next_attempt_at <= %(now)s
-              AND EXISTS (SELECT 1 FROM usage_callback AS newer
-                           WHERE newer.session_id = older.session_id AND newer.id > older.id)
-            ORDER BY older.id
-            LIMIT %(limit)s
-              FOR UPDATE SKIP LOCKED)
+      FROM overtaken
+     WHERE callback.id = overtaken.id
 """
 
 PURGE = """

@@ -65,9 +65,15 @@ ADD_POOL_USAGE = """
         ON CONFLICT (subscriber_id, day, pool_id) DO UPDATE SET mt = total.mt + EXCLUDED.mt
 """
 
+FORGET = """
+    UPDATE usage_chargingprofile SET remembered_by = 0
+     WHERE subscriber_id = ANY(%(ids)s::bigint[])
+"""
+
 # A debit's row for COPY: all bigint, but the kind, and last of all the time.
 _DEBIT = Struct("!h iq iq i5s iq iq").pack
 _LAST = Struct("!iq").pack
+_id_of, _instant_of = attrgetter("id"), attrgetter("instant")
 LEDGER_COLUMNS = "bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at"
 OVERAGE_COLUMNS = (
     "event_id, batch_id, subscriber_id, account_id, model_id, cycle, occurred_at, recorded_at, "
@@ -108,16 +114,17 @@ def charge(
     """
     if standing is None:
         standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
-    ordered = sorted(usages, key=attrgetter("instant", "id"))
+    # By id first: at one instant the earlier one pays first.
+    ordered = sorted(sorted(usages, key=_id_of), key=_instant_of)
     _mark_late(cursor, ordered, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
         uncovered = _burn(standing, usage, now)
         if uncovered:
             left.append((usage, uncovered))
-    cycles = {day.replace(day=1) for day in {usage.day for usage in ordered}}
-    totals = priced_totals(cursor, standing, cycles, now=now)
+    totals = priced_totals(cursor, standing, {usage.day for usage in ordered}, now=now)
     _price(left, standing, totals)
+    _forget(cursor, standing)
     _write(cursor, ordered, standing, now)
     latest = {usage.subscriber_id: usage.occurred_at for usage in ordered}
     enforcement.settle(cursor, standing=standing, latest=latest, totals=totals, now=now)
@@ -175,14 +182,15 @@ def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> N
 
 
 def priced_totals(
-    cursor: Cursor, standing: Standing, cycles: Iterable[date], *, now: datetime
+    cursor: Cursor, standing: Standing, days: Iterable[date], *, now: datetime
 ) -> dict[tuple[int, date], int]:
     """Priced overage so far of the pay-as-you-go subscribers, by subscriber and cycle, in mt: of
-    these cycles and of that of `now`."""
+    the cycles of these days and that of `now`."""
     payg = [owner for owner, one in standing.profiles.items() if one.beyond == "payg"]
     totals: dict[tuple[int, date], int] = defaultdict(int)
     if payg:
-        row = {"ids": array(payg), "cycles": sorted({cycle_of(now), *cycles})}
+        cycles = {cycle_of(now), *(day.replace(day=1) for day in days)}
+        row = {"ids": array(payg), "cycles": sorted(cycles)}
         for owner, cycle, priced in cursor.execute(CYCLE_OVERAGE, row).fetchall():
             totals[owner, cycle] = priced
     return totals
@@ -202,6 +210,18 @@ def _price(
             usage.priced_mt = min(mt, max(0, profile.payg_cap_mt - held - totals[key]))
             totals[key] += usage.priced_mt
         usage.uncovered_mt = mt - usage.priced_mt
+
+
+def _forget(cursor: Cursor, standing: Standing) -> None:
+    """Tell processes that remember the buckets of those charged here to read them again."""
+    kept = standing.kept
+    others = [
+        owner
+        for owner, profile in standing.profiles.items()
+        if profile.remembered_by and owner not in kept
+    ]
+    if others:
+        cursor.execute(FORGET, {"ids": array(others)})
 
 
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:

@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from typing import Annotated, Any, Literal
@@ -180,11 +180,14 @@ def _inflate(body: bytes, encoding: str) -> bytes:
     return body
 
 
-def read_events(events: Sequence[bytes], *, now: datetime) -> list[Candidate | Refusal]:
+def read_events(
+    events: Sequence[bytes], *, now: datetime, positions: Iterable[int] | None = None
+) -> list[Candidate | Refusal]:
     """Read the events of a request that came at `now`, and check what can be checked without the
-    database."""
+    database; `positions` are their places in the request where these are not all of it."""
     reader = _Reader(now, plain=_all_plain(b"".join(events)))
-    return [reader.read(position, raw) for position, raw in enumerate(events)]
+    places = range(len(events)) if positions is None else positions
+    return [reader.read(position, raw) for position, raw in zip(places, events, strict=True)]
 
 
 def _all_plain(body: bytes) -> bool:

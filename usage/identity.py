@@ -119,13 +119,13 @@ def content_of(event: Candidate) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()[:CONTENT_BYTES]
 
 
-def judge(cursor: Cursor, events: Sequence[Candidate], *, day: date) -> list[Verdict]:
+def judge(
+    cursor: Cursor, keys: Sequence[bytes], contents: Sequence[bytes], *, day: date
+) -> list[Verdict]:
     """Claim the keys of events and say of each whether it counts; first in the batch wins.
 
     A key that was stored before is judged by what is stored, not by its first copy in the batch.
     """
-    keys = [key_of(event.source, event.id) for event in events]
-    contents = [content_of(event) for event in events]
     # Of copies the first one's content, since what is put in later stays.
     content_of_first = dict(zip(reversed(keys), reversed(contents), strict=True))
     ordered = sorted(content_of_first)

@@ -8,8 +8,9 @@ Two large batches nearly always have a few subscribers in common. The later one 
 those: it counts the others, commits, and counts what it set aside in another transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 from django.db import connection, transaction
@@ -25,10 +26,13 @@ from .identity import Verdict, judge
 from .locking import Membership, Profile, lock_owners, read_standing
 from .models import Node, UsageBatch
 from .periods import day_of
+from .remembering import Hold, Memory
+from .waterfall import OpenBucket
 
 # As many events as are worth a second transaction rather than waiting for whoever is locked.
 LARGE_EVENTS = 200
 
+T = TypeVar("T")
 Read = Sequence[Sequence[Candidate | Refusal]]  # by delivery
 
 
@@ -71,27 +75,36 @@ class Portion(msgspec.Struct, frozen=True):
 
 def portion_of(delivery: Delivery, *, now: datetime) -> Portion:
     """All of a delivery, read."""
-    return Portion(delivery, read_events(delivery.events, now=now))
+    events = read_events(delivery.events, now=now, positions=delivery.positions)
+    return Portion(delivery, events)
 
 
-def count_all(portions: Sequence[Portion], *, now: datetime) -> list[Portion]:
+def count_all(
+    portions: Sequence[Portion], *, now: datetime, memory: Memory | None = None
+) -> list[Portion]:
     """Count portions, all of them: of many events those first whose subscribers nobody holds."""
     # Inside of somebody's transaction locks last until its end, so nothing can be put off.
     large = sum(len(portion.events) for portion in portions) >= LARGE_EVENTS
     waits = not large or connection.in_atomic_block
-    counted = count_portions(portions, now=now, waits=waits)
+    counted = count_portions(portions, now=now, waits=waits, memory=memory)
     if left := [portion for portion in counted if portion.events]:
-        rest = iter(count_portions(left, now=now, waits=True))
+        rest = iter(count_portions(left, now=now, waits=True, memory=memory))
         counted = [next(rest) if portion.events else portion for portion in counted]
     return counted
 
 
-def count_portions(portions: Sequence[Portion], *, now: datetime, waits: bool) -> list[Portion]:
+def count_portions(
+    portions: Sequence[Portion], *, now: datetime, waits: bool, memory: Memory | None = None
+) -> list[Portion]:
     """Count portions in one transaction. What is left of them are events whose subscribers others
     hold; none with `waits`, without which this must not be called inside of a transaction."""
     deliveries = [portion.delivery for portion in portions]
     read = [portion.events for portion in portions]
-    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits))
+    if connection.in_atomic_block:
+        memory = None  # whether this will ever be committed is not known here
+    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits, memory=memory))
+    if memory:
+        memory.keep(counted.hold, counted.own)
     return [
         Portion(one.delivery, left, _joined(one.result, result))
         for one, result, left in zip(portions, counted.results, counted.left, strict=True)
@@ -103,19 +116,30 @@ def _joined(first: BatchResult | None, later: BatchResult | None) -> BatchResult
 
 
 class _Counted(msgspec.Struct):
-    """By delivery: its result, None where none of it was counted, and what is left."""
+    """By delivery: its result, None where none of it was counted, and what is left. Then what may
+    be remembered."""
 
     results: list[BatchResult | None]
     left: Read
+    hold: Hold
+    own: dict[int, list[OpenBucket]]
 
 
 @transaction.atomic
-def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: bool) -> _Counted:
+def _count(
+    deliveries: Sequence[Delivery],
+    read: Read,
+    now: datetime,
+    *,
+    waits: bool,
+    memory: Memory | None = None,
+) -> _Counted:
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
-        arrived = arrive(cursor, deliveries, read)
-        profiles, memberships = _locked(cursor, owners_of(arrived), now, waits=waits)
-        left = _set_aside(arrived, profiles)
+        arrived = arrive(cursor, deliveries, read, numbers=memory.numbers if memory else None)
+        owners = owners_of(arrived)
+        profiles, memberships = _locked(cursor, owners, now, waits=waits)
+        left = [_set_aside(one, profiles) if len(profiles) < len(owners) else [] for one in arrived]
         arrivals = []
         for arrival, rest in zip(arrived, left, strict=True):
             if rest:
@@ -126,17 +150,24 @@ def _count(deliveries: Sequence[Delivery], read: Read, now: datetime, *, waits: 
         claim(cursor, arrivals, now=now)
         usages = [usage for arrival in arrivals for usage in arrival.usages]
         new = {usage.subscriber_id for usage in usages}
+        if len(new) < len(profiles):  # of the others all was counted before
+            charged = {owner: one for owner, one in profiles.items() if owner in new}
+            of_pools = {owner: own for owner, own in memberships.items() if owner in new}
+        else:
+            charged, of_pools = profiles, memberships
+        hold = memory.hold(cursor, charged) if memory else Hold()
         standing = read_standing(
-            cursor,
-            {owner: profile for owner, profile in profiles.items() if owner in new},
-            {owner: own for owner, own in memberships.items() if owner in new},
-            now=now,
+            cursor, charged, of_pools, now=now, found=hold.found, kept=hold.owners
         )
         charge(cursor, usages, now=now, standing=standing)
         write_events(cursor, arrivals)
         counted = record(cursor, arrivals, profiles=profiles, now=now)
+        pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
+        for arrival, one in zip(arrivals, counted, strict=True):
+            one.pooled = _of_those(arrival.subjects, pools)
         results = {arrival.batch.id: one for arrival, one in zip(arrivals, counted, strict=True)}
-        return _Counted([results.get(arrival.batch.id) for arrival in arrived], left)
+        told = [results.get(arrival.batch.id) for arrival in arrived]
+        return _Counted(told, left, hold, standing.own)
 
 
 class _TooFew(Exception):
@@ -160,14 +191,12 @@ def _locked(
     return lock_owners(cursor, owners, now=now)
 
 
-def _set_aside(arrivals: Sequence[Arrival], profiles: dict[int, Profile]) -> list[list[Candidate]]:
-    """Take out, batch by batch, the events of subscribers that are not ours now."""
-    aside = []
-    for arrival in arrivals:
-        items = arrival.resolved
-        aside.append([item.event for item in items if item.subscriber_id not in profiles])
-        if aside[-1]:
-            arrival.resolved = [item for item in items if item.subscriber_id in profiles]
+def _set_aside(arrival: Arrival, profiles: Mapping[int, Profile]) -> list[Candidate]:
+    """Take the events of subscribers that are not ours now out of a batch."""
+    items = arrival.resolved
+    aside = [item.event for item in items if item.subscriber_id not in profiles]
+    if aside:
+        arrival.resolved = [item for item in items if item.subscriber_id in profiles]
     return aside
 
 
@@ -176,8 +205,9 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
 
     Their subscribers and pools are locked before, always, so that nobody waits crosswise.
     """
-    events = [item.event for arrival in arrivals for item in arrival.resolved]
-    verdicts = iter(judge(cursor, events, day=day_of(now)))
+    items = [item for arrival in arrivals for item in arrival.resolved]
+    keys, contents = [item.key for item in items], [item.content for item in items]
+    verdicts = iter(judge(cursor, keys, contents, day=day_of(now)))
     for arrival in arrivals:
         for item in arrival.resolved:
             verdict = next(verdicts)
@@ -214,18 +244,21 @@ def record(
     for arrival in arrivals:
         _tally(arrival)
     totals = add_batches(cursor, [arrival.batch for arrival in arrivals], now=now)
-    blocked = {owner: profile.blocked for owner, profile in profiles.items() if profile.blocked}
+    blocked = {owner: one.blocked for owner, one in profiles.items() if one.blocked}
     results = []
     for arrival, total in zip(arrivals, totals, strict=True):
         number, node_id = arrival.batch.id, arrival.batch.node_id
         refusals = sorted(arrival.refusals, key=lambda one: one.position)
         if refusals:
             quarantine(batch_id=number, node_id=node_id, refusals=refusals, now=now)
-        exhausted = {
-            (subject, blocked[owner]) for owner, subject in arrival.subjects if owner in blocked
-        }
-        results.append(BatchResult(number, total, refusals, sorted(exhausted)))
+        exhausted = _of_those(arrival.subjects, blocked)
+        results.append(BatchResult(number, total, refusals, sorted(set(exhausted))))
     return results
+
+
+def _of_those(subjects: Sequence[tuple[int, str]], about: Mapping[int, T]) -> list[tuple[str, T]]:
+    """The subjects of whom something is known, with that; mostly there are few or none."""
+    return [(name, about[owner]) for owner, name in subjects if owner in about] if about else []
 
 
 def _tally(arrival: Arrival) -> None:

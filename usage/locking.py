@@ -6,8 +6,9 @@ need no lock of their own.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
@@ -23,7 +24,8 @@ LOCK_PROFILES = """
     SELECT profile.subscriber_id, profile.account_id, profile.state, profile.beyond,
            profile.payg_fen_per_million, profile.payg_cap_mt, profile.reserved_payg_mt,
            profile.blocked, profile.pooled, profile.pool_first, profile.final_action,
-           profile.free_model, profile.noticed_cycle, profile.noticed_percent
+           profile.free_model, profile.noticed_cycle, profile.noticed_percent,
+           profile.remembered_by
       FROM usage_chargingprofile AS profile
      WHERE profile.subscriber_id = ANY(%(ids)s::bigint[])
      ORDER BY profile.subscriber_id
@@ -95,6 +97,7 @@ class Profile(msgspec.Struct, gc=False):
     free_model: str
     noticed_cycle: date | None
     noticed_percent: int
+    remembered_by: int
 
 
 class Taken(msgspec.Struct):
@@ -140,12 +143,14 @@ class Membership(msgspec.Struct):
 
 
 class Standing(msgspec.Struct):
-    """Locked subscribers with all that may pay for them; lists of buckets are in burn order."""
+    """Locked subscribers with all that may pay for them; lists of buckets are in burn order.
+    Who charges `kept` ones remembers what becomes of their own buckets."""
 
     profiles: dict[int, Profile]
     own: dict[int, list[OpenBucket]]
     memberships: dict[int, list[Membership]] = {}
     of_pools: dict[int, list[OpenBucket]] = {}
+    kept: Container[int] = ()
     days: Days = msgspec.field(default_factory=Days)
 
     def membership(self, subscriber_id: int, at: datetime) -> Membership | None:
@@ -264,18 +269,23 @@ def read_standing(
     memberships: dict[int, list[Membership]],
     *,
     now: datetime,
+    found: Mapping[int, list[OpenBucket]] = MappingProxyType({}),
+    kept: Container[int] = (),
 ) -> Standing:
-    """Read what may pay for subscribers who, like their pools, are locked."""
+    """Read what may pay for subscribers who, like their pools, are locked; the own buckets of some
+    may be `found` already."""
     pools = _pools_of(memberships)
     capped = {owner: own for owner, own in memberships.items() if any(one.is_capped for one in own)}
     if capped:
         _read_pool_usage(cursor, capped, now)
-    own = _open_buckets(cursor, OPEN_BUCKETS, sorted(profiles)) if profiles else {}
+    own = dict(found)
+    if unknown := sorted(profiles.keys() - own.keys()):
+        own |= _open_buckets(cursor, OPEN_BUCKETS, unknown)
     of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
     for pool_id, shared in of_pools.items():
         for bucket in shared:
             bucket.pool_id = pool_id
-    return Standing(profiles, own, memberships, of_pools)
+    return Standing(profiles, own, memberships, of_pools, kept)
 
 
 def _open_buckets(

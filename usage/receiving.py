@@ -22,11 +22,13 @@ from .callers import NotAdmitted, admitted
 from .database import hand_back
 from .gathering import Gathering, Outcome
 from .ingest import Portion, count_all, count_portions, ingest_together
+from .remembering import Memory
 
 SMALL_EVENTS = 50  # a report of more is large
 MOST_SMALL_EVENTS = 2000  # in one transaction
 MOST_LARGE_EVENTS = 4000  # unless one report alone has more
 SCOPE = "usage:write"
+memory = Memory()  # of this process
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -63,7 +65,9 @@ def count_small(reports: Sequence[Report], now: datetime) -> list[Outcome[BatchR
 def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion]]:
     """Count what can be counted of large reports in one transaction; fails as `count_small`."""
     try:
-        return _or_each_alone(portions, lambda some: count_portions(some, now=now, waits=False))
+        return _or_each_alone(
+            portions, lambda some: count_portions(some, now=now, waits=False, memory=memory)
+        )
     finally:
         hand_back()
 
@@ -71,7 +75,7 @@ def count_large(portions: Sequence[Portion], now: datetime) -> list[Outcome[Port
 def count_rest(portions: Sequence[Portion], now: datetime) -> list[Outcome[Portion]]:
     """Count what is left of large reports, all of it; fails as `count_small`."""
     try:
-        return _or_each_alone(portions, lambda some: count_all(some, now=now))
+        return _or_each_alone(portions, lambda some: count_all(some, now=now, memory=memory))
     finally:
         hand_back()
 

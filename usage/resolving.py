@@ -2,8 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -16,6 +17,11 @@ HOLDERS = """
       FROM accounts_numberassignment AS assignment
      WHERE assignment.msisdn = ANY(%(msisdns)s::text[])
      ORDER BY assignment.msisdn, assignment.valid_from
+"""
+
+NUMBER_VERSION = """
+    SELECT number.version, pg_postmaster_start_time()
+      FROM accounts_numberversion AS number
 """
 
 # Which of the given subscriber ids exist.
@@ -42,6 +48,9 @@ WEIGHTS = """
      WHERE weight.withdrawn_at IS NULL
      ORDER BY model.id, weight.valid_from
 """
+
+
+MOST_NUMBERS = 200_000  # about 200 bytes each
 
 
 class RatedWeight(msgspec.Struct, frozen=True, gc=False):
@@ -85,17 +94,56 @@ class Weights:
         return None
 
 
+class Numbers:
+    """Numbers with one holder ever, as a process remembers them while no number changes hands.
+
+    Read the version first, and what is not known yet afterwards: what is learned then is at least
+    as new, and thrown away once the version is another one, or another server's.
+    """
+
+    def __init__(self, most: int = MOST_NUMBERS) -> None:
+        self._most = most
+        self._guard = Lock()
+        self._stamp: tuple[int, datetime] | None = None
+        self._holders: dict[str, tuple[int, None]] = {}
+
+    def known(self, cursor: Any) -> tuple[Any, dict[str, tuple[int, None]]]:
+        """The version as it is now, and the holders known of it: look numbers up there."""
+        stamp = cursor.execute(NUMBER_VERSION, prepare=True).fetchone()
+        with self._guard:
+            if stamp is None or stamp != self._stamp:
+                self._stamp, self._holders = stamp, {}
+            return stamp, self._holders
+
+    def learn(self, stamp: Any, holders: Mapping[str, tuple[int, None]]) -> None:
+        """Remember what was read under a version, if that still holds."""
+        with self._guard:
+            if stamp is not None and stamp == self._stamp:
+                if len(self._holders) + len(holders) > self._most:
+                    self._holders = {}
+                self._holders |= holders
+
+
 class Subjects:
     """The subscribers behind the subjects of one batch: number, id or key's public id."""
 
-    def __init__(self, cursor: Any, subjects: Iterable[str]) -> None:
+    def __init__(
+        self, cursor: Any, subjects: Iterable[str], *, numbers: Numbers | None = None
+    ) -> None:
         named = set(subjects)
-        msisdns = [text for text in named if _is_number(text)]
         # As `at` answers: who was at all times one and the same, and else the numbers' holders.
         self._always: dict[str, tuple[int, int | None]] = {}
         self._holders: dict[str, list[tuple[int, datetime]]] = {}
+        if numbers is not None:
+            stamp, known = numbers.known(cursor)
+            self._always = {text: known[text] for text in named if text in known}
+            named -= self._always.keys()
+        msisdns = [text for text in named if _is_number(text)]
         if msisdns:
-            self._read_holders(cursor, msisdns)
+            found = self._read_holders(cursor, msisdns)
+            self._always |= found
+            if numbers is not None:
+                numbers.learn(stamp, found)
         if len(msisdns) == len(named):
             return
         if ids := [int(text) for text in named if _is_id(text)]:
@@ -105,17 +153,19 @@ class Subjects:
             for public_id, key_id, owner in cursor.execute(KEYS, {"public_ids": public_ids}):
                 self._always[public_id] = owner, key_id
 
-    def _read_holders(self, cursor: Any, msisdns: Sequence[str]) -> None:
+    def _read_holders(self, cursor: Any, msisdns: Sequence[str]) -> dict[str, tuple[int, None]]:
+        """Those of one holder ever; the others become `_holders`."""
         texts = f"{{{','.join(msisdns)}}}"  # a list takes psycopg three times as long
         rows = cursor.execute(HOLDERS, {"msisdns": texts}, prepare=True).fetchall()
-        self._always = {msisdn: (owner, None) for msisdn, owner, _start in rows}
-        if len(self._always) == len(rows):
-            return
+        found = {msisdn: (owner, None) for msisdn, owner, _start in rows}
+        if len(found) == len(rows):
+            return found
         for msisdn, owner, start in rows:
             self._holders.setdefault(msisdn, []).append((owner, start))
         for msisdn, holders in self._holders.items():
             if len(holders) > 1:
-                del self._always[msisdn]
+                del found[msisdn]
+        return found
 
     def at(self, subject: str, at: datetime) -> tuple[int, int | None] | None:
         """(subscriber id, API key id or None) of a subject at the time of use.

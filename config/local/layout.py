@@ -6,8 +6,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-# The kernel allows 107 bytes for a socket's path; macOS 103. The longest name below is 14 long.
-LONGEST_SOCKET_FOLDER = 103 - len("/.s.PGSQL.5432")
+# The kernel allows 107 bytes for a socket's path; macOS 103.
+LONGEST_SOCKET = 103
+LONGEST_NAME = "/.s.PGSQL.5432"
+LONGEST_LANE = "/0123456789ab/999.sock"
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Layout:
     """The folders of one VAR_DIR.
 
     `postgres` holds PostgreSQL's data, `sockets` is the folder of its socket; `valkey` and
-    `valkey_socket` likewise. `lease` and `start_lock` are lock files.
+    `valkey_socket` likewise; web processes meet in `lanes`. `lease` and `start_lock` are lock
+    files.
     """
 
     var: Path
@@ -24,6 +27,7 @@ class Layout:
     sockets: Path
     valkey: Path
     valkey_socket: Path
+    lanes: Path
     lease: Path
     start_lock: Path
 
@@ -43,8 +47,9 @@ def of(var_dir: Path) -> Layout:
     elif os.geteuid() == 0 and not reachable_by_all(var):
         postgres = Path(f"/var/tmp/tokenpack-{digest}")  # noqa: S108 (owner is checked on use)
     short = Path(f"/tmp/tokenpack-{os.geteuid()}-{digest}")  # noqa: S108 (owner is checked on use)
-    sockets = _or_shorter(postgres / "run", short / "pg")
-    run = _or_shorter(var / "run", short)
+    sockets = _or_shorter(postgres / "run", short / "pg", LONGEST_NAME)
+    run = _or_shorter(var / "run", short, LONGEST_NAME)
+    lanes = _or_shorter(var / "lanes", short / "lanes", LONGEST_LANE)
     return Layout(
         var=var,
         log=var / "log",
@@ -52,13 +57,14 @@ def of(var_dir: Path) -> Layout:
         sockets=sockets,
         valkey=var / "valkey",
         valkey_socket=run / "valkey.sock",
+        lanes=lanes,
         lease=var / "lease.lock",
         start_lock=var / "start.lock",
     )
 
 
-def _or_shorter(folder: Path, short: Path) -> Path:
-    return folder if len(os.fsencode(folder)) <= LONGEST_SOCKET_FOLDER else short
+def _or_shorter(folder: Path, short: Path, name: str) -> Path:
+    return folder if len(os.fsencode(folder)) + len(name) <= LONGEST_SOCKET else short
 
 
 def reachable_by_all(folder: Path) -> bool:

@@ -9,9 +9,12 @@ from django.conf import settings
 
 from config.local.supervisor import Program
 
-# While the database works for one process another may count, and one lets its threads go on one
-# at a time. More would only make the groups of small reports smaller (usage/receiving.py).
-WEB_WORKERS = max(2, os.cpu_count() or 2)
+# A process either computes or waits for its transaction; now and then that waits for the disk, and
+# one process more has something to do. Still more would only make the groups of reports smaller
+# (usage/receiving.py).
+WEB_WORKERS = (os.cpu_count() or 1) + 1
+# A report is counted in as many parts; processes without a lane hand all of theirs over.
+WEB_LANES = min(WEB_WORKERS, 8)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/receiving.py)
 WEB_CONNECTIONS = 11  # of a worker: three for reports, the rest for as many other requests at once
 TASK_PROCESSES = 2
@@ -31,7 +34,7 @@ def all_programs(*, logs: Path | None = None) -> list[Program]:
         "PORT": str(settings.PORT),
         "CLOCK_FILE": str(settings.CLOCK_FILE),
     }
-    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS)}
+    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS), "WEB_LANES": str(WEB_LANES)}
     commands = {"web": web(), "worker": worker(), "beat": beat()}
     return [
         Program(

@@ -13,15 +13,18 @@ from typing import Any
 from config.errors import DomainError
 from tests.faults.stress_processes import Plan, Report
 from tests.usage.conftest import END, HOUR, NOON, START, event
+from tests.usage.memories import remembered_rightly
 from usage import corrections, enforcement, ledger, movements, pools, quota, supervising
 from usage import ingest as ingest_module
 from usage.arriving import Delivery
-from usage.ingest import ingest, ingest_together
+from usage.batches import BatchResult
+from usage.ingest import count_all, ingest_together, portion_of
 from usage.ledger import Grant
 from usage.models import Node, UsageEvent
 from usage.models.pools import UNCAPPED
 from usage.normalising import Counts
 from usage.quota import Ask
+from usage.remembering import Memory
 
 WALKED_AT_ONCE = 4  # sessions of a process
 LARGE_EVENTS = 20  # to half of the processes: they set aside who is locked
@@ -44,6 +47,8 @@ class Client:
         self.refs: dict[str, str] = {}
         self.first_name = 0
         self.stroke = int(self.began / STROKE_SECONDS)
+        # Of twenty subscribers, so that some are forgotten; some processes remember nobody.
+        self.memory = Memory(most=12) if index % 4 else None
 
     def run(self) -> Report:
         """Act until the time or the number of actions is over; no error ends it."""
@@ -110,7 +115,7 @@ class Client:
             first = self.index % 5 * 2  # of two members, one of each pool
             ids = [f"m{self.stroke}-{self.index}-{number}" for number in range(2)]
             events = [self._raw(id, first + number) for number, id in enumerate(ids)]
-            ingest(node=self.node, events=events, now=NOON)
+            self._count(events)
             self.report.acknowledged += ids
         else:
             ids = [f"s{self.stroke}-{number}" for number in range(80)]
@@ -139,10 +144,19 @@ class Client:
         self.report.acknowledged += [id for ids in parts for id in ids]
 
     def _send(self, ids: list[str]) -> None:
-        result = ingest(node=self.node, events=[self._raw(one) for one in ids], now=NOON)
+        result = self._count([self._raw(one) for one in ids])
         assert not result.refusals, result.refusals
         assert result.tally.accepted + result.tally.duplicate == len(ids)
         self.report.acknowledged += ids
+
+    def _count(self, events: list[bytes]) -> BatchResult:
+        """Count a report as a web process does that remembers buckets, and look at what it
+        remembers."""
+        portion = portion_of(Delivery(self.node, events), now=NOON)
+        [counted] = count_all([portion], now=NOON, memory=self.memory)
+        if self.memory is not None:
+            self.report.remembered += remembered_rightly(self.memory)
+        return counted.counted()
 
     # --- sessions -------------------------------------------------------------------------------
 

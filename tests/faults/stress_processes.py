@@ -39,6 +39,7 @@ class Report:
     adjusted_mt: dict[str, int] = field(default_factory=dict)
     corrected: dict[str, str] = field(default_factory=dict)  # key: id of the event
     answers: dict[str, str] = field(default_factory=dict)  # session and sequence: what was told
+    remembered: int = 0  # how often what it remembered was looked at, and true
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)

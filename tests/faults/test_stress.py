@@ -129,6 +129,7 @@ def test_eight_processes_at_once_see_no_lock_error_and_leave_no_drift(
     """One run, looked at from all sides, since it takes seconds."""
     assert len(reports) == PROCESSES
     assert all(report.done for report in reports)
+    assert sum(report.remembered for report in reports) > 0
     errors = [error for report in reports for error in report.errors]
     assert not errors, f"{len(errors)} errors, the first: {errors[0]}"
     assert rows(DEADLOCKS) == deadlocks_before, "locks were taken in two orders"

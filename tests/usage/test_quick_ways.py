@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from usage.arriving import Arrival, Resolved
+from usage.arriving import Arrival, resolved
 from usage.batches import EVENTS_PER_BATCH, Batch
 from usage.database import COPY_ZERO, MICROSECOND
 from usage.decoding import Candidate, Refusal, _Reader, read_events
@@ -93,7 +93,8 @@ def test_a_row_for_copy_holds_each_field_behind_its_length() -> None:
     for position, source, id, key in ((0, "wuxi/n1", "请求 8", None), (7, "n", HEX, 2**40)):
         event = Candidate(position, b"", id, source, "s", "m", at, at.date(), counts)
         arrival = Arrival(Batch(77, 5, "events"))
-        arrival.take(Resolved(event, 2**50, key, weight))
+        about: dict[str, Any] = {"subscriber_id": 2**50, "key_id": key, "weight": weight}
+        arrival.take(resolved(arrival.batch, event, **about))
         [row], [usage] = arrival.rows, arrival.usages
         fields, rest = [], row[2:] + b"\1"
         while rest:

@@ -221,10 +221,10 @@ def test_after_a_crash_between_both_parts_the_same_report_counts_the_rest(
 ) -> None:
     honest = ingest_module._count
 
-    def dies_when_it_waits(*arguments: Any, waits: bool) -> Any:
+    def dies_when_it_waits(*arguments: Any, waits: bool, **more: Any) -> Any:
         if waits:
             raise OperationalError("the process died here")
-        return honest(*arguments, waits=waits)
+        return honest(*arguments, waits=waits, **more)
 
     held = crowd[2]
     with transaction.atomic(), connection.cursor() as cursor:

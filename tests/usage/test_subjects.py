@@ -1,16 +1,36 @@
 """Whose usage it is: by number, id or key, at the time of use."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from accounts import keys, lifecycle
-from accounts.models import Account, ApiKey, Subscriber
+from accounts.models import Account, ApiKey, NumberVersion, Subscriber
+from usage import ingest
 from usage.models import Node, UsageEvent
+from usage.remembering import Memory
+from usage.resolving import Numbers, Subjects
 
 from .conftest import BORN, HOUR, INSTANT, NOON, codes, event, make_subscriber, send
 
+pytestmark = pytest.mark.django_db(transaction=True)
 NUMBER, OTHER = "+8613900000001", "+8613900000009"
+
+
+@pytest.fixture(autouse=True, params=["read", "remembered"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Memory | None:
+    """Whoever counts may remember who holds which number."""
+    if request.param == "read":
+        return None
+    request.getfixturevalue("transactional_db")
+    NumberVersion.objects.update_or_create(id=1, defaults={"version": 7})
+    memory = Memory()
+    monkeypatch.setattr(ingest, "count_all", partial(ingest.count_all, memory=memory))
+    return memory
 
 
 def holder(node: Node, subject: str, at: datetime = NOON) -> int | None:
@@ -87,3 +107,108 @@ def test_a_neighbours_number_is_the_neighbours(
 ) -> None:
     neighbour = make_subscriber(account, OTHER)
     assert (holder(node, NUMBER), holder(node, OTHER)) == (bare.pk, neighbour.pk)
+
+
+def test_a_number_is_never_its_former_holders_after_it_changed_hands(
+    node: Node, bare: Subscriber, account: Account
+) -> None:
+    changed = NOON - HOUR
+    assert holder(node, NUMBER) == bare.pk
+    lifecycle.terminate(subscriber_id=bare.pk, actor="c", reason="r", now=changed)
+    assert holder(node, NUMBER) == bare.pk  # nobody else has had it so far
+    second = lifecycle.create_subscriber(
+        account_id=account.pk, msisdn=NUMBER, actor="c", reason="r", now=changed + HOUR / 2
+    )
+    assert holder(node, NUMBER) == second.pk
+    assert holder(node, NUMBER, changed) == bare.pk
+    assert holder(node, OTHER) is None
+    third = make_subscriber(account, OTHER)
+    assert holder(node, OTHER) == third.pk
+
+
+def test_a_number_is_nobodys_again_whose_assignment_never_began(
+    node: Node, bare: Subscriber
+) -> None:
+    lifecycle.change_number(subscriber_id=bare.pk, msisdn=OTHER, actor="c", reason="r", now=NOON)
+    assert holder(node, OTHER, NOON) == bare.pk
+    lifecycle.terminate(subscriber_id=bare.pk, actor="c", reason="r", now=NOON)
+    assert holder(node, OTHER, NOON) is None
+
+
+def test_a_holder_that_is_rolled_back_is_not_remembered(node: Node, account: Account) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        assert holder(node, OTHER) is None
+        first = make_subscriber(account, OTHER)
+        assert holder(node, OTHER) == first.pk
+        raise ZeroDivisionError
+    assert holder(node, OTHER) is None
+    second = make_subscriber(account, OTHER)
+    assert holder(node, OTHER) == second.pk
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE accounts_numberassignment SET subscriber_id = %(other)s WHERE msisdn = %(number)s",
+        "UPDATE accounts_numberassignment SET msisdn = '+86130' WHERE msisdn = %(number)s",
+        "DELETE FROM accounts_numberassignment WHERE msisdn = %(number)s",
+    ],
+)
+def test_a_holder_that_is_mended_by_hand_is_not_remembered(
+    node: Node, bare: Subscriber, account: Account, change: str
+) -> None:
+    other = make_subscriber(account, OTHER)
+    assert holder(node, NUMBER) == bare.pk
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM accounts_numberassignment WHERE msisdn = %s", [OTHER])
+        cursor.execute(change, {"number": NUMBER, "other": other.pk})
+    assert holder(node, NUMBER) == (other.pk if "subscriber_id" in change else None)
+
+
+def test_what_is_remembered_is_not_read_again(
+    node: Node, bare: Subscriber, memory: Memory | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    honest = Subjects._read_holders
+
+    def read(self: Subjects, cursor: Any, msisdns: Sequence[str]) -> Any:
+        asked.extend(msisdns)
+        return honest(self, cursor, msisdns)
+
+    monkeypatch.setattr(Subjects, "_read_holders", read)
+    for _turn in range(3):
+        assert holder(node, NUMBER) == bare.pk
+    assert asked == [NUMBER] * (3 if memory is None else 1)
+    lifecycle.suspend(subscriber_id=bare.pk, actor="c", reason="r", now=NOON)
+    make_subscriber(bare.account, OTHER)  # a new number is no change
+    assert holder(node, NUMBER) == bare.pk
+    assert asked == [NUMBER] * (4 if memory is None else 1)
+
+
+class FakeServer:
+    """Tells a version."""
+
+    version = 1
+
+    def execute(self, _statement: str, **_more: Any) -> "FakeServer":
+        return self
+
+    def fetchone(self) -> Any:
+        return self.version, NOON
+
+
+def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
+    server, numbers = FakeServer(), Numbers()
+    stamp, _known = numbers.known(server)
+    server.version = 2  # another thread hears of it first
+    assert numbers.known(server)[1] == {}
+    numbers.learn(stamp, {NUMBER: (1, None)})
+    assert numbers.known(server)[1] == {}
+
+
+def test_no_more_numbers_are_remembered_than_there_is_room_for() -> None:
+    server, numbers = FakeServer(), Numbers(most=3)
+    stamp, _known = numbers.known(server)
+    for number in range(10):
+        numbers.learn(stamp, {str(number): (number, None)})
+        assert len(numbers.known(server)[1]) <= 3

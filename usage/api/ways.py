@@ -14,7 +14,7 @@ from ..arriving import Delivery
 from ..callers import NotAdmitted, admitted
 from ..database import hand_back
 from ..decoding import split_body
-from ..ingest import portion_of
+from ..lanes import ALONE, Lanes
 from ..models import Node
 from ..receiving import SMALL_EVENTS, Report
 from . import quota
@@ -28,7 +28,7 @@ SESSIONS = "api/v1/quota/sessions"
 SESSION = re.compile(rf"/{SESSIONS}/([0-9a-zA-Z_]{{1,100}})/(update|release)")
 
 
-def in_front_of(django: Application, *, connections: int) -> ShortWay:
+def in_front_of(django: Application, *, connections: int, lanes: Lanes = ALONE) -> ShortWay:
     """All ways before Django's application.
 
     Reports share three of the connections (small ones, large ones, and what is left of these), and
@@ -37,7 +37,7 @@ def in_front_of(django: Application, *, connections: int) -> ShortWay:
     only so many are held in memory at once.
     """
     others = InTurn(ShortWay(django, quota_sessions), Turns(max(1, connections - 3)))
-    large = ShortWay(others, large_reports, Turns(LARGE_AT_ONCE))
+    large = ShortWay(others, partial(large_reports, lanes=lanes), Turns(LARGE_AT_ONCE))
     return ShortWay(large, small_reports)
 
 
@@ -46,9 +46,11 @@ def small_reports(path: str) -> Way | None:
     return Way(REPORTS, _small) if path == f"/{REPORTS}" else None
 
 
-def large_reports(path: str) -> Way | None:
+def large_reports(path: str, *, lanes: Lanes = ALONE) -> Way | None:
     """The way of all other reports."""
-    return Way(REPORTS, _large, settings.USAGE_MAX_BYTES) if path == f"/{REPORTS}" else None
+    if path != f"/{REPORTS}":
+        return None
+    return Way(REPORTS, partial(_large, lanes=lanes), settings.USAGE_MAX_BYTES)
 
 
 def quota_sessions(path: str) -> Way | None:
@@ -72,7 +74,7 @@ def _small(call: Call) -> Told | None:
     return OK, receiving.take_small(Report(call.token, events, sequence)).shown()
 
 
-def _large(call: Call) -> Told | None:
+def _large(call: Call, *, lanes: Lanes) -> Told | None:
     now = clock.now()
     try:
         node = _caller(call, scope=receiving.SCOPE, now=now)
@@ -84,8 +86,8 @@ def _large(call: Call) -> Told | None:
     if len(events) <= SMALL_EVENTS:
         return None  # it went the way of small reports before, and not well
     # Should this fail, the view counts the same again: each event once.
-    portion = portion_of(Delivery(node=node, events=events, sequence=sequence), now=now)
-    return OK, receiving.take_large(portion).shown()
+    delivery = Delivery(node=node, events=events, sequence=sequence)
+    return OK, lanes.take(delivery, now=now).shown()
 
 
 def _ask(call: Call, *, verb: quota.Verb, ref: str = "") -> Told | None:

@@ -1,0 +1,427 @@
+"""What a process remembers of buckets is what the database holds, or it is not used."""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from accounts.models import Account, Subscriber
+from usage import (
+    corrections,
+    ledger,
+    locking,
+    movements,
+    pools,
+    proof,
+    quota,
+    remembering,
+)
+from usage import ingest as ingest_module
+from usage.arriving import Delivery
+from usage.batches import BatchResult
+from usage.database import fast_cursor
+from usage.ingest import count_all, portion_of
+from usage.ledger import Grant
+from usage.models import Bucket, ChargingProfile, Node, UsageEvent
+from usage.normalising import Counts
+from usage.quota import Ask
+from usage.remembering import Hold, Memory
+from usage.waterfall import OpenBucket
+
+from .conftest import END, HOUR, NOON, START, counts, event, give, left, make_subscriber, send
+from .test_concurrency import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LATER = END + 2 * HOUR
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+def report(node: Node, memory: Memory, *events: dict[str, Any], now: Any = NOON) -> BatchResult:
+    raw = [json.dumps(one).encode() for one in events]
+    [portion] = count_all([portion_of(Delivery(node, raw), now=now)], now=now, memory=memory)
+    return portion.counted()
+
+
+def learn(node: Node, memory: Memory, *subscribers: Subscriber, name: str = "learn") -> None:
+    """Charge each twice: from then on they are remembered."""
+    for turn in range(2):
+        events = [
+            event(f"{name}{one.pk}-{turn}", 1, subject=str(one.msisdn)) for one in subscribers
+        ]
+        report(node, memory, *events)
+    assert all(remembered(memory, one) for one in subscribers)
+
+
+def remembered(memory: Memory, subscriber: Subscriber) -> bool:
+    """Whether the memory holds buckets of a subscriber, and would use them."""
+    profile = ChargingProfile.objects.get(pk=subscriber.pk)
+    held = isinstance(memory._kept.get(subscriber.pk), list)
+    return held and profile.remembered_by == memory._process != 0
+
+
+def assert_true(memory: Memory, subscribers: Iterable[Subscriber]) -> None:
+    """What would be used of a memory is what is stored."""
+    for one in subscribers:
+        if remembered(memory, one):
+            with fast_cursor() as cursor:
+                stored = locking._open_buckets(cursor, locking.OPEN_BUCKETS, [one.pk])
+            assert memory._kept[one.pk] == stored.get(one.pk, [])
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The owners whose open buckets were read."""
+    owners: list[int] = []
+    honest = locking._open_buckets
+
+    def look(cursor: Any, statement: str, ids: Any) -> Any:
+        owners.extend(ids)
+        return honest(cursor, statement, ids)
+
+    monkeypatch.setattr(locking, "_open_buckets", look)
+    return owners
+
+
+def test_who_is_charged_for_the_third_time_is_not_read_again(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket, read: list[int]
+) -> None:
+    for turn in range(5):
+        assert counts(report(node, memory, event(f"e{turn}", 10))) == (1, 0, 0, 0)
+        assert left(month) == 1_000_000 - (turn + 1) * 10_000
+        assert_true(memory, [subscriber])
+    assert read.count(subscriber.pk) == 2 + 4  # the comparisons, from the second turn on
+    assert remembered(memory, subscriber)
+    assert proof.verify() == []
+
+
+def test_who_runs_dry_by_what_is_remembered_is_blocked_and_owes_the_rest(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket
+) -> None:
+    learn(node, memory, subscriber)
+    result = report(node, memory, event("much", 1100))
+    assert result.exhausted == [(str(subscriber.msisdn), "quota_exhausted")]
+    assert (result.tally.debited_mt, result.tally.uncovered_mt) == (998_000, 102_000)
+    give(subscriber, 50)
+    assert report(node, memory, event("more", 60)).tally.uncovered_mt == 10_000
+    assert_true(memory, [subscriber])
+    assert proof.verify() == []
+
+
+def test_that_there_is_nothing_is_remembered_until_something_is_granted(
+    node: Node, memory: Memory, bare: Subscriber, read: list[int]
+) -> None:
+    learn(node, memory, bare)
+    read.clear()
+    assert report(node, memory, event("e1", 5)).tally.uncovered_mt == 5000
+    assert read == []
+    give(bare, 10)
+    assert report(node, memory, event("e2", 5)).tally.debited_mt == 5000
+
+
+def ask(sequence: int, *, requested: int, events: Iterable[dict[str, Any]] = ()) -> Ask:
+    raw = [json.dumps(one).encode() for one in events]
+    return Ask(sequence, sha256(b"%d" % sequence).digest(), requested, raw)
+
+
+def reserve(node: Node, subscriber: Subscriber) -> str:
+    answer = quota.create(
+        node=node, name="s", subject=str(subscriber.msisdn), model="plain",
+        ask=ask(0, requested=100), notify_url="", now=NOON,
+    )  # fmt: skip
+    return str(answer.body["ref"])
+
+
+ABOUT: dict[str, Any] = {"key": "k", "actor": "clerk", "reason": "r", "now": NOON}
+
+
+def sql(statement: str) -> Callable[[Node, Subscriber, Bucket], object]:
+    def run(_node: Node, _subscriber: Subscriber, month: Bucket) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement, {"id": month.pk, "owner": month.subscriber_id})
+
+    return run
+
+
+def start_and(
+    end: Callable[[Node, str], object],
+) -> Callable[[Node, Subscriber, Bucket], object]:
+    return lambda node, subscriber, _month: end(node, reserve(node, subscriber))
+
+
+MOVES: dict[str, Callable[[Node, Subscriber, Bucket], object]] = {
+    "grant": lambda node, one, month: give(one, 10, end=NOON + HOUR),
+    "adjustment up": lambda node, one, month: movements.adjust(
+        bucket_id=month.pk, amount_mt=5000, **ABOUT
+    ),
+    "adjustment down": lambda node, one, month: movements.adjust(
+        bucket_id=month.pk, amount_mt=-5000, **ABOUT
+    ),
+    "void": lambda node, one, month: movements.void_bucket(bucket_id=month.pk, **ABOUT),
+    "report by another process": lambda node, one, month: send(node, event("other", 7)),
+    "report by one that remembers too": lambda node, one, month: learn(
+        node, Memory(), one, name="x"
+    ),
+    "voided event": lambda node, one, month: corrections.void(
+        event_id=UsageEvent.objects.get(event_id=f"learn{one.pk}-1").pk, **ABOUT
+    ),
+    "event amended to more": lambda node, one, month: corrections.amend(
+        event_id=UsageEvent.objects.get(event_id=f"learn{one.pk}-1").pk,
+        counts=Counts(5, 0, 0, 0), **ABOUT,
+    ),
+    "reservation": lambda node, one, month: reserve(node, one),
+    "release": start_and(
+        lambda node, ref: quota.release(node=node, ref=ref, ask=ask(1, requested=0), now=NOON)
+    ),
+    "release with usage": start_and(
+        lambda node, ref: quota.release(
+            node=node, ref=ref, ask=ask(1, requested=0, events=[event("q", 3)]), now=NOON
+        )
+    ),
+    "new priority": sql("UPDATE usage_bucket SET priority = 5 WHERE id = %(id)s"),
+    "new end": sql("UPDATE usage_bucket SET valid_until = now() WHERE id = %(id)s"),
+    "new start": sql("UPDATE usage_bucket SET valid_from = valid_until - interval '1 s' "
+                     "WHERE id = %(id)s"),
+    "new models": sql("UPDATE usage_bucket SET model_ids = '{1}' WHERE id = %(id)s"),
+    "new hours": sql("UPDATE usage_bucket SET minute_until = 9 WHERE id = %(id)s"),
+    "adjustment by hand": sql(
+        "INSERT INTO usage_ledgerentry (bucket_id, subscriber_id, kind, amount_mt, recorded_at) "
+        "VALUES (%(id)s, %(owner)s, 'adjustment', 1, now())"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_whatever_moves_or_changes_a_bucket_makes_it_forgotten(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket, move: str, read: list[int]
+) -> None:
+    learn(node, memory, subscriber)
+    MOVES[move](node, subscriber, month)
+    assert not remembered(memory, subscriber)
+    read.clear()
+    report(node, memory, event("next", 3))
+    assert read == [subscriber.pk]
+    assert proof.verify() == []
+
+
+def test_a_bucket_that_is_closed_is_forgotten(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket
+) -> None:
+    learn(node, memory, subscriber)
+    assert ledger.close_due_buckets(now=LATER) == 1
+    assert not remembered(memory, subscriber)
+    assert report(node, memory, event("late", 3), now=LATER).tally.uncovered_mt == 3000
+    assert proof.verify() == []
+
+
+def test_both_sides_of_a_transfer_are_forgotten(
+    node: Node, memory: Memory, subscriber: Subscriber, neighbour: Subscriber, month: Bucket
+) -> None:
+    learn(node, memory, subscriber, neighbour)
+    movements.transfer(bucket_id=month.pk, to_subscriber_id=neighbour.pk, amount_mt=5000, **ABOUT)
+    assert not remembered(memory, subscriber)
+    assert not remembered(memory, neighbour)
+
+
+def test_a_pool_is_read_every_time(
+    node: Node, memory: Memory, bare: Subscriber, account: Account, read: list[int]
+) -> None:
+    pool = pools.create_pool(account_id=account.pk, name="Wang", kind="family", now=START)
+    pools.join(pool_id=pool.pk, subscriber_id=bare.pk, actor="clerk", now=START)
+
+    def grant(tokens: int, key: str) -> None:
+        wanted = Grant(
+            pool_id=pool.pk, kind="plan", name="包", name_en="plan", amount_mt=tokens * 1000,
+            valid_from=START, valid_until=END, key=key,
+        )  # fmt: skip
+        pools.grant_to_pool(wanted=wanted, now=START)
+
+    grant(10, "p1")
+    learn(node, memory, bare)
+    read.clear()
+    assert report(node, memory, event("e1", 10)).tally.debited_mt == 8000
+    assert read == [pool.pk]
+    grant(10, "p2")
+    assert report(node, memory, event("e2", 10)).tally.debited_mt == 10_000
+    assert proof.verify() == []
+
+
+def test_what_was_not_committed_is_not_remembered(
+    node: Node,
+    memory: Memory,
+    subscriber: Subscriber,
+    month: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn(node, memory, subscriber)
+
+    def fail(*_arguments: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ingest_module, "write_events", fail)
+        with pytest.raises(ZeroDivisionError):
+            report(node, memory, event("lost", 100))
+    assert left(month) == 998_000
+    assert counts(report(node, memory, event("lost", 100))) == (1, 0, 0, 0)
+    assert left(month) == 898_000
+    assert_true(memory, [subscriber])
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        report(node, memory, event("rolled back", 100))
+        raise ZeroDivisionError
+    assert report(node, memory, event("e", 898)).tally.debited_mt == 898_000
+    assert proof.verify() == []
+
+
+def test_after_a_failover_all_is_forgotten(
+    node: Node,
+    memory: Memory,
+    subscriber: Subscriber,
+    month: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn(node, memory, subscriber)
+    process = memory._process
+    # A standby that took over before it had heard of the last debits.
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("UPDATE usage_bucket SET remaining_mt = 5000 WHERE id = %s", [month.pk])
+        cursor.execute("SET session_replication_role = DEFAULT")
+    monkeypatch.setattr(remembering, "SERVER", "SELECT pg_postmaster_start_time() + interval '1 s'")
+    assert report(node, memory, event("e", 10)).tally.uncovered_mt == 5000
+    assert memory._process != process
+    assert_true(memory, [subscriber])
+
+
+def test_several_processes_and_threads_stay_true(node: Node, account: Account) -> None:
+    people = [make_subscriber(account, f"+86139000004{number:02}") for number in range(12)]
+    for one in people:
+        give(one, 400)
+        give(one, 300, kind="promotion")
+    memories = [Memory(), Memory()]
+
+    def act(index: int) -> None:
+        dice = random.Random(index)
+        for turn in range(40):
+            some = dice.sample(people, 4)
+            events = [
+                event(f"e{index}-{turn}-{place}", 3, subject=str(one.msisdn))
+                for place, one in enumerate([*some, *some[:2]])
+            ]
+            # Mostly each pair of threads has its own people, as lanes would have it.
+            report(node, memories[index % 2 if dice.random() < 0.8 else 1 - index % 2], *events)
+            if dice.random() < 0.1:
+                give(some[0], 1, key=f"more{index}-{turn}")
+            if dice.random() < 0.05:
+                send(node, event(f"s{index}-{turn}", 1, subject=str(some[1].msisdn)))
+
+    at_once(4, act)
+    for memory in memories:
+        assert_true(memory, people)
+    assert any(remembered(memories[0], one) or remembered(memories[1], one) for one in people)
+    assert UsageEvent.objects.filter(event_id__startswith="e").count() == 4 * 40 * 6
+    assert proof.verify() == []
+
+
+# --- the memory by itself
+
+
+class FakeCursor:
+    """Answers with when the server was started, and keeps who was claimed."""
+
+    def __init__(self) -> None:
+        self.server = START
+        self.claimed: list[str] = []
+
+    def execute(self, _statement: str, row: Any = None, **_more: Any) -> "FakeCursor":
+        if row:
+            self.claimed.append(row["ids"])
+        return self
+
+    def fetchall(self) -> list[Any]:
+        return [(self.server,)]
+
+
+class Profiles(dict[int, Any]):
+    """As they are once locked: what was claimed is stored."""
+
+    def __init__(self, *owners: int) -> None:
+        super().__init__({owner: _Profile() for owner in owners})
+
+
+class _Profile:
+    remembered_by = 0
+
+
+def some_bucket(mt: int) -> list[OpenBucket]:
+    return [OpenBucket(1, 20, 9, True, 1, 1, 0, mt, 100)]
+
+
+def taken(memory: Memory, profiles: Profiles, *, new: bool = True) -> Hold:
+    hold = memory.hold(FakeCursor(), profiles)  # type: ignore[arg-type]
+    for owner in hold.new:
+        profiles[owner].remembered_by = memory._process
+    return hold
+
+
+def test_who_comes_late_with_an_outcome_does_not_overwrite_the_next_one(memory: Memory) -> None:
+    profiles = Profiles(1)
+    taken(memory, profiles)
+    first = taken(memory, profiles)  # committed, but its thread sleeps
+    second = taken(memory, profiles)
+    assert second.found == {}
+    memory.keep(second, {1: some_bucket(50)})
+    memory.keep(first, {1: some_bucket(70)})
+    assert taken(memory, profiles).found == {1: some_bucket(50)}
+
+
+def test_nor_when_the_next_one_is_still_at_work(memory: Memory) -> None:
+    profiles = Profiles(1)
+    taken(memory, profiles)
+    first = taken(memory, profiles)
+    second = taken(memory, profiles)
+    memory.keep(first, {1: some_bucket(70)})
+    memory.keep(second, {1: some_bucket(50)})
+    assert taken(memory, profiles).found == {1: some_bucket(50)}
+
+
+def test_whom_others_charge_too_is_not_claimed_at_once_again(memory: Memory) -> None:
+    profiles = Profiles(1)
+    assert not taken(memory, profiles).owners
+    memory.keep(taken(memory, profiles), {1: some_bucket(50)})
+    profiles[1].remembered_by = 0
+    assert [taken(memory, profiles).new for _turn in range(3)] == [[], [], [1]]
+
+
+def test_equal_times_and_sizes_are_kept_once(memory: Memory) -> None:
+    profiles = Profiles(1, 2)
+    taken(memory, profiles)
+    first, second = some_bucket(50), some_bucket(70)
+    for one, day in ((first, "1" * 16), (second, "1" * 16)):
+        one[0].valid_until = int(day)
+    memory.keep(taken(memory, profiles), {1: first, 2: second})
+    assert first[0].valid_until is second[0].valid_until
+    assert (first[0].available_mt, second[0].available_mt) == (50, 70)
+
+
+def test_no_more_are_remembered_than_there_is_room_for() -> None:
+    memory = Memory(most=2)
+    profiles = Profiles(*range(1, 6))
+    for _turn in range(3):
+        for owner in profiles:
+            one = Profiles()
+            one[owner] = profiles[owner]
+            memory.keep(taken(memory, one), {owner: some_bucket(owner)})
+            assert len(memory._kept) <= 2
+            assert len(memory._seen) <= 2
+    pair = Profiles(4, 5)
+    for _turn in range(2):
+        memory.keep(taken(memory, pair), {4: some_bucket(4), 5: some_bucket(5)})
+    assert set(taken(memory, pair).found) == {4, 5}
