@@ -23,8 +23,10 @@ def _application() -> "Application":
     from usage import lanes
     from usage.api import ways
 
-    make_private(settings.LAYOUT.lanes)
-    own = lanes.of_this_machine(settings.LAYOUT.lanes)
+    own = lanes.ALONE
+    if settings.WEB_LANES:
+        make_private(settings.LAYOUT.lanes)
+        own = lanes.of_this_machine(settings.LAYOUT.lanes)
     return ways.in_front_of(django, connections=settings.DATABASE_POOL, lanes=own)
 
 

@@ -176,7 +176,7 @@ class Lanes:
 
     def _ask(self, lent: ExitStack, lane: int | None, part: Delivery) -> Line | None:
         """Hand a part over; None where nobody takes it."""
-        if lane is None or lane >= self._count:
+        if lane is None:  # its events name nobody, and we had no lane when it was divided
             return None
         node = part.node
         positions = range(len(part.events)) if part.positions is None else part.positions
@@ -258,6 +258,5 @@ def of_this_machine(folder: Path) -> Lanes:
     about += [database.get(name) for name in ("HOST", "PORT", "NAME", "USER")]
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
     lanes = Lanes(folder / digest, settings.WEB_LANES)
-    if settings.WEB_LANES:
-        lanes.join()
+    lanes.join()
     return lanes

@@ -152,7 +152,12 @@ def test_behind_a_closed_door_the_data_lies_where_the_servers_user_can_go(tmp_pa
 
 def test_a_long_path_gets_short_sockets() -> None:
     deep = Path("/tmp") / ("d" * 60) / ("e" * 60) / "var"
-    for path in (layout.of(deep).sockets / ".s.PGSQL.5432", layout.of(deep).valkey_socket):
+    short = layout.of(deep)
+    for path in (
+        short.sockets / ".s.PGSQL.5432",
+        short.valkey_socket,
+        short.lanes / "0123456789ab" / "7.sock",
+    ):
         assert len(str(path)) <= 103
 
 

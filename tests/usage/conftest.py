@@ -2,8 +2,10 @@
 who sees nothing of it. Time is NOON; nothing sleeps."""
 
 import json
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,13 @@ INSTANT = timedelta(microseconds=1)
 
 Grant = Callable[..., Bucket]
 Report = Callable[..., BatchResult]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder for sockets: below pytest's own one a path might become too long."""
+    with tempfile.TemporaryDirectory(prefix="sockets") as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Processes that share out the subscribers: together they count what one alone would."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ from .conftest import NOON, START, counts, event, give, make_subscriber
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("clock_at_noon")]
 PEOPLE, EVENTS = 6, 120
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Below pytest's own folder the path of a socket might become too long.
-    with tempfile.TemporaryDirectory(prefix="lanes") as name:
-        yield Path(name)
 
 
 @pytest.fixture

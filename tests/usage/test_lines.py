@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +16,8 @@ from usage.lines import LineBroken, Lines, listening
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    # Below pytest's own folder the path of a socket might become too long.
-    with tempfile.TemporaryDirectory(prefix="lines") as folder:
-        yield Path(folder) / "0.sock"
+def path(folder: Path) -> Path:
+    return folder / "0.sock"
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from usage import (
 from usage import ingest as ingest_module
 from usage.arriving import Delivery
 from usage.batches import BatchResult
-from usage.database import fast_cursor
 from usage.ingest import count_all, portion_of
 from usage.ledger import Grant
 from usage.models import Bucket, ChargingProfile, Node, UsageEvent
@@ -33,6 +32,7 @@ from usage.remembering import Hold, Memory
 from usage.waterfall import OpenBucket
 
 from .conftest import END, HOUR, NOON, START, counts, event, give, left, make_subscriber, send
+from .memories import remembered_rightly
 from .test_concurrency import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -67,15 +67,6 @@ def remembered(memory: Memory, subscriber: Subscriber) -> bool:
     return held and profile.remembered_by == memory._process != 0
 
 
-def assert_true(memory: Memory, subscribers: Iterable[Subscriber]) -> None:
-    """What would be used of a memory is what is stored."""
-    for one in subscribers:
-        if remembered(memory, one):
-            with fast_cursor() as cursor:
-                stored = locking._open_buckets(cursor, locking.OPEN_BUCKETS, [one.pk])
-            assert memory._kept[one.pk] == stored.get(one.pk, [])
-
-
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The owners whose open buckets were read."""
@@ -96,8 +87,8 @@ def test_who_is_charged_for_the_third_time_is_not_read_again(
     for turn in range(5):
         assert counts(report(node, memory, event(f"e{turn}", 10))) == (1, 0, 0, 0)
         assert left(month) == 1_000_000 - (turn + 1) * 10_000
-        assert_true(memory, [subscriber])
-    assert read.count(subscriber.pk) == 2 + 4  # the comparisons, from the second turn on
+        remembered_rightly(memory)
+    assert read == [subscriber.pk] * 2
     assert remembered(memory, subscriber)
     assert proof.verify() == []
 
@@ -111,7 +102,7 @@ def test_who_runs_dry_by_what_is_remembered_is_blocked_and_owes_the_rest(
     assert (result.tally.debited_mt, result.tally.uncovered_mt) == (998_000, 102_000)
     give(subscriber, 50)
     assert report(node, memory, event("more", 60)).tally.uncovered_mt == 10_000
-    assert_true(memory, [subscriber])
+    remembered_rightly(memory)
     assert proof.verify() == []
 
 
@@ -272,7 +263,7 @@ def test_what_was_not_committed_is_not_remembered(
     assert left(month) == 998_000
     assert counts(report(node, memory, event("lost", 100))) == (1, 0, 0, 0)
     assert left(month) == 898_000
-    assert_true(memory, [subscriber])
+    remembered_rightly(memory)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         report(node, memory, event("rolled back", 100))
         raise ZeroDivisionError
@@ -297,7 +288,7 @@ def test_after_a_failover_all_is_forgotten(
     monkeypatch.setattr(remembering, "SERVER", "SELECT pg_postmaster_start_time() + interval '1 s'")
     assert report(node, memory, event("e", 10)).tally.uncovered_mt == 5000
     assert memory._process != process
-    assert_true(memory, [subscriber])
+    remembered_rightly(memory)
 
 
 def test_several_processes_and_threads_stay_true(node: Node, account: Account) -> None:
@@ -324,7 +315,7 @@ def test_several_processes_and_threads_stay_true(node: Node, account: Account) -
 
     at_once(4, act)
     for memory in memories:
-        assert_true(memory, people)
+        remembered_rightly(memory)
     assert any(remembered(memories[0], one) or remembered(memories[1], one) for one in people)
     assert UsageEvent.objects.filter(event_id__startswith="e").count() == 4 * 40 * 6
     assert proof.verify() == []

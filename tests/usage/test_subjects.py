@@ -189,12 +189,13 @@ class FakeServer:
     """Tells a version."""
 
     version = 1
+    started = NOON
 
     def execute(self, _statement: str, **_more: Any) -> "FakeServer":
         return self
 
     def fetchone(self) -> Any:
-        return self.version, NOON
+        return self.version, self.started
 
 
 def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
@@ -203,6 +204,15 @@ def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
     server.version = 2  # another thread hears of it first
     assert numbers.known(server)[1] == {}
     numbers.learn(stamp, {NUMBER: (1, None)})
+    assert numbers.known(server)[1] == {}
+
+
+def test_what_another_server_told_is_forgotten() -> None:
+    """As after a failover, which may have lost the last changes, and counts on from there."""
+    server, numbers = FakeServer(), Numbers()
+    numbers.learn(numbers.known(server)[0], {NUMBER: (1, None)})
+    assert numbers.known(server)[1] == {NUMBER: (1, None)}
+    server.started = NOON + HOUR
     assert numbers.known(server)[1] == {}
 
 
