@@ -1,7 +1,7 @@
 """Charging a batch: lock whom it concerns, let their buckets pay, book what nothing covers.
 
-Locks: charging profiles in subscriber order, then pools, and nothing after them but the feed's
-advisory lock. Everything here runs inside the caller's transaction.
+Locks: charging profiles in subscriber order, event keys, then pools, and nothing after them but the
+feed's advisory lock. Everything here runs inside the caller's transaction.
 """
 
 from collections import defaultdict
@@ -105,18 +105,24 @@ class Usage(msgspec.Struct, gc=False):
 
 
 def charge(
-    cursor: Cursor, usages: Sequence[Usage], *, now: datetime, standing: Standing | None = None
+    cursor: Cursor,
+    usages: Sequence[Usage],
+    *,
+    now: datetime,
+    standing: Standing | None = None,
+    doubtful: Sequence[Usage] | None = None,
 ) -> Standing:
     """Charge events in order of their time and write what moved.
 
-    `standing` is given by a caller who has locked all these subscribers already. Returns the
-    locked subscribers as they stand afterwards, `blocked` included.
+    `standing` is given by a caller who has locked all these subscribers already, `doubtful` by one
+    who has marked the other events (see `mark_late`). Returns the locked subscribers as they stand
+    afterwards, `blocked` included.
     """
     if standing is None:
         standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
     # By id first: at one instant the earlier one pays first.
     ordered = sorted(sorted(usages, key=_id_of), key=_instant_of)
-    _mark_late(cursor, ordered, standing)
+    mark_late(cursor, ordered if doubtful is None else doubtful, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
         uncovered = _burn(standing, usage, now)
@@ -156,15 +162,26 @@ def _burn(standing: Standing, usage: Usage, now: datetime) -> int:
     return uncovered
 
 
-def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> None:
-    """Usage is late when its time lies in a closed bucket's period and in no open one's."""
+def mark_late(
+    cursor: Cursor, usages: Sequence[Usage], standing: Standing, *, with_pools: bool = True
+) -> list[Usage]:
+    """Usage is late when its time lies in a closed bucket's period and in no open one's.
+
+    Returns what has to be marked later: without pools, events of members who have no bucket of
+    their own for that time.
+    """
     without = [
         usage
         for usage in usages
         if not standing.is_open(usage.subscriber_id, usage.occurred_at, usage.instant)
     ]
+    doubtful: list[Usage] = []
+    if without and standing.memberships and not with_pools:
+        members = standing.memberships
+        doubtful = [usage for usage in without if usage.subscriber_id in members]
+        without = [usage for usage in without if usage.subscriber_id not in members]
     if not without:
-        return
+        return doubtful
     closed: dict[int, list[tuple[datetime, datetime]]] = defaultdict(list)
     ids = sorted({usage.subscriber_id for usage in without})
     since = min(usage.occurred_at for usage in without)
@@ -179,6 +196,7 @@ def _mark_late(cursor: Cursor, usages: Sequence[Usage], standing: Standing) -> N
         usage.late = any(
             start <= usage.occurred_at < end for start, end in closed[usage.subscriber_id]
         )
+    return doubtful
 
 
 def priced_totals(

@@ -8,7 +8,7 @@ Two large batches nearly always have a few subscribers in common. The later one 
 those: it counts the others, commits, and counts what it set aside in another transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,11 +19,11 @@ from config.retrying import retry_transaction
 
 from .arriving import EVENT_COLUMNS, Arrival, Delivery, arrive, owners_of
 from .batches import BatchResult, add_batches, quarantine
-from .charging import charge
+from .charging import Usage, charge, mark_late
 from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .identity import Verdict, judge
-from .locking import Membership, Profile, lock_owners, read_standing
+from .locking import Owners, Profile, lock_owners, lock_shared, read_own
 from .models import Node, UsageBatch
 from .periods import day_of
 from .remembering import Hold, Memory
@@ -66,6 +66,7 @@ class Portion(msgspec.Struct, frozen=True):
     delivery: Delivery
     events: Sequence[Candidate | Refusal]
     result: BatchResult | None = None
+    tried: bool = False  # already, when others held what is left
 
     def counted(self) -> BatchResult:
         """What became of all of it, once nothing is left."""
@@ -102,11 +103,14 @@ def count_portions(
     read = [portion.events for portion in portions]
     if connection.in_atomic_block:
         memory = None  # whether this will ever be committed is not known here
-    counted = retry_transaction(lambda: _count(deliveries, read, now, waits=waits, memory=memory))
+    fresh = [not portion.tried for portion in portions]
+    counted = retry_transaction(
+        lambda: _count(deliveries, read, now, waits=waits, fresh=fresh, memory=memory)
+    )
     if memory:
         memory.keep(counted.hold, counted.own)
     return [
-        Portion(one.delivery, left, _joined(one.result, result))
+        Portion(one.delivery, left, _joined(one.result, result), tried=True)
         for one, result, left in zip(portions, counted.results, counted.left, strict=True)
     ]
 
@@ -132,13 +136,18 @@ def _count(
     now: datetime,
     *,
     waits: bool,
+    fresh: Sequence[bool],
     memory: Memory | None = None,
 ) -> _Counted:
     """Count what can be counted at once; with `waits` that is all of it."""
     with fast_cursor() as cursor:
         arrived = arrive(cursor, deliveries, read, numbers=memory.numbers if memory else None)
         owners = owners_of(arrived)
-        profiles, memberships = _locked(cursor, owners, now, waits=waits)
+        if waits:
+            profiles, memberships = lock_owners(cursor, owners, now=now)
+        else:
+            untried = owners_of(one for one, is_new in zip(arrived, fresh, strict=True) if is_new)
+            profiles, memberships = _locked(cursor, owners, untried, now)
         left = [_set_aside(one, profiles) if len(profiles) < len(owners) else [] for one in arrived]
         arrivals = []
         for arrival, rest in zip(arrived, left, strict=True):
@@ -156,11 +165,15 @@ def _count(
         else:
             charged, of_pools = profiles, memberships
         hold = memory.hold(cursor, charged) if memory else Hold()
-        standing = read_standing(
-            cursor, charged, of_pools, now=now, found=hold.found, kept=hold.owners
-        )
-        charge(cursor, usages, now=now, standing=standing)
-        write_events(cursor, arrivals)
+        standing = read_own(cursor, charged, of_pools, found=hold.found, kept=hold.owners)
+        # What can be done before pools are locked is done before: many may be after one pool.
+        doubtful = mark_late(cursor, usages, standing, with_pools=False)
+        rows = rows_of(arrivals)
+        doubted = {usage.id for usage in doubtful}
+        write_events(cursor, (row for row in rows if row[1].id not in doubted) if doubted else rows)
+        lock_shared(cursor, standing, now=now)
+        charge(cursor, usages, now=now, standing=standing, doubtful=doubtful)
+        write_events(cursor, (row for row in rows if row[1].id in doubted) if doubted else ())
         counted = record(cursor, arrivals, profiles=profiles, now=now)
         pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
         for arrival, one in zip(arrivals, counted, strict=True):
@@ -174,21 +187,18 @@ class _TooFew(Exception):
     """Most of those concerned are held by others; the locks just taken are given back."""
 
 
-def _locked(
-    cursor: Cursor, owners: Sequence[int], now: datetime, *, waits: bool
-) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
-    """Lock subscribers and their pools: all of them, or without `waits` those that are free,
-    unless these are so few that two transactions would do no better than one that waits."""
-    if not waits:
-        try:
-            with transaction.atomic():
-                profiles, memberships = lock_owners(cursor, owners, now=now, waits=False)
-                if 2 * len(profiles) < len(owners):
-                    raise _TooFew
-            return profiles, memberships
-        except _TooFew:
-            pass
-    return lock_owners(cursor, owners, now=now)
+def _locked(cursor: Cursor, owners: Sequence[int], new: Sequence[int], now: datetime) -> Owners:
+    """Lock those subscribers who are free. If these are so few that two transactions would do no
+    better than one that waits, wait for the `new` ones; the others were tried before, and hold
+    nobody up."""
+    try:
+        with transaction.atomic():
+            locked = lock_owners(cursor, owners, now=now, waits=False)
+            if new and 2 * len(locked[0]) < len(owners):
+                raise _TooFew
+        return locked
+    except _TooFew:
+        return lock_owners(cursor, new, now=now)
 
 
 def _set_aside(arrival: Arrival, profiles: Mapping[int, Profile]) -> list[Candidate]:
@@ -203,7 +213,7 @@ def _set_aside(arrival: Arrival, profiles: Mapping[int, Profile]) -> list[Candid
 def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None:
     """Claim the keys of resolved events, to be charged and recorded in the same transaction.
 
-    Their subscribers and pools are locked before, always, so that nobody waits crosswise.
+    Their subscribers are locked before, and pools after it, always, so that nobody waits crosswise.
     """
     items = [item for arrival in arrivals for item in arrival.resolved]
     keys, contents = [item.key for item in items], [item.content for item in items]
@@ -220,17 +230,18 @@ def claim(cursor: Cursor, arrivals: Sequence[Arrival], *, now: datetime) -> None
                 arrival.refuse(item.event, "conflict", detail)
 
 
-def write_events(cursor: Cursor, arrivals: Sequence[Arrival]) -> None:
-    """Write the new events of batches, late ones as charging has marked them."""
+def rows_of(arrivals: Sequence[Arrival]) -> list[tuple[bytes, Usage]]:
+    """The rows of new events, each with what is charged for it."""
+    return [row for arrival in arrivals for row in zip(arrival.rows, arrival.usages, strict=True)]
+
+
+def write_events(cursor: Cursor, rows: Iterable[tuple[bytes, Usage]]) -> None:
+    """Write new events that are marked as late or not."""
     copy_rows(
         cursor,
         table="usage_usageevent",
         columns=EVENT_COLUMNS,
-        rows=(
-            row + (b"\1" if usage.late else b"\0")
-            for arrival in arrivals
-            for row, usage in zip(arrival.rows, arrival.usages, strict=True)
-        ),
+        rows=(row + (b"\1" if usage.late else b"\0") for row, usage in rows),
     )
 
 

@@ -1,5 +1,7 @@
 """Whom a charge concerns is locked first: charging profiles in subscriber order, then pools in
-order; nothing is awaited for ever, since every connection has a lock_timeout.
+order; nothing is awaited for ever, since every connection has a lock_timeout. Who claims event keys
+does so between the two: many are after a large pool, and all that is done before it is locked, they
+do side by side.
 
 Buckets are only moved by whoever holds their subscriber's profile (or their pool's row), so they
 need no lock of their own.
@@ -9,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
+from typing import TypeAlias
 
 import msgspec
 
@@ -229,63 +232,64 @@ def lock_pools(cursor: Cursor, ids: Sequence[int]) -> None:
     cursor.execute(LOCK_POOLS, {"ids": array(sorted(ids))})
 
 
-def lock_owners(
-    cursor: Cursor, ids: Sequence[int], *, now: datetime, waits: bool = True
-) -> tuple[dict[int, Profile], dict[int, list[Membership]]]:
-    """Lock subscribers and their pools, without reading what may pay for them.
+Owners: TypeAlias = tuple[dict[int, Profile], dict[int, list[Membership]]]
 
-    Without `waits`, those are left out who are locked by others, or whose pool is.
-    """
+
+def lock_owners(cursor: Cursor, ids: Sequence[int], *, now: datetime, waits: bool = True) -> Owners:
+    """Lock subscribers, and tell in which pools they are; without `waits`, those are left out whom
+    others have locked."""
     if waits:
         profiles = lock_profiles(cursor, ids)
     else:
         profiles = _lock_profiles(cursor, LOCK_PROFILES + WITHOUT_WAITING, ids)
     pooled = [owner for owner, profile in profiles.items() if profile.pooled]
-    memberships = _memberships(cursor, pooled, now) if pooled else {}
-    pools = _pools_of(memberships)
-    if pools and waits:
+    return profiles, _memberships(cursor, pooled, now) if pooled else {}
+
+
+def lock_pools_of(cursor: Cursor, memberships: Mapping[int, list[Membership]]) -> list[int]:
+    """Lock the pools of members who are locked; returns them."""
+    pools = sorted({one.pool_id for own in memberships.values() for one in own})
+    if pools:
         lock_pools(cursor, pools)
-    elif pools:
-        free = cursor.execute(LOCK_POOLS + WITHOUT_WAITING, {"ids": array(pools)}).fetchall()
-        ours = {pool_id for (pool_id,) in free}
-        for owner, own in [*memberships.items()]:
-            if any(one.pool_id not in ours for one in own):
-                del profiles[owner], memberships[owner]
-    return profiles, memberships
-
-
-def _pools_of(memberships: Mapping[int, list[Membership]]) -> list[int]:
-    return sorted({one.pool_id for own in memberships.values() for one in own})
+    return pools
 
 
 def lock_standing(cursor: Cursor, ids: Sequence[int], *, now: datetime) -> Standing:
     """Lock subscribers and their pools, and read what may pay for them."""
-    return read_standing(cursor, *lock_owners(cursor, ids, now=now), now=now)
+    standing = read_own(cursor, *lock_owners(cursor, ids, now=now))
+    lock_shared(cursor, standing, now=now)
+    return standing
 
 
-def read_standing(
+def read_own(
     cursor: Cursor,
     profiles: dict[int, Profile],
     memberships: dict[int, list[Membership]],
     *,
-    now: datetime,
     found: Mapping[int, list[OpenBucket]] = MappingProxyType({}),
     kept: Container[int] = (),
 ) -> Standing:
-    """Read what may pay for subscribers who, like their pools, are locked; the own buckets of some
-    may be `found` already."""
-    pools = _pools_of(memberships)
-    capped = {owner: own for owner, own in memberships.items() if any(one.is_capped for one in own)}
-    if capped:
-        _read_pool_usage(cursor, capped, now)
+    """What locked subscribers have themselves; the buckets of some may be `found` already. What
+    their pools have is missing until these are locked."""
     own = dict(found)
     if unknown := sorted(profiles.keys() - own.keys()):
         own |= _open_buckets(cursor, OPEN_BUCKETS, unknown)
-    of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools) if pools else {}
-    for pool_id, shared in of_pools.items():
+    return Standing(profiles, own, memberships, kept=kept)
+
+
+def lock_shared(cursor: Cursor, standing: Standing, *, now: datetime) -> None:
+    """Lock the pools of locked subscribers, and read what may pay there."""
+    memberships = standing.memberships
+    pools = lock_pools_of(cursor, memberships)
+    if not pools:
+        return
+    capped = {owner: own for owner, own in memberships.items() if any(one.is_capped for one in own)}
+    if capped:
+        _read_pool_usage(cursor, capped, now)
+    standing.of_pools = _open_buckets(cursor, OPEN_POOL_BUCKETS, pools)
+    for pool_id, shared in standing.of_pools.items():
         for bucket in shared:
             bucket.pool_id = pool_id
-    return Standing(profiles, own, memberships, of_pools, kept)
 
 
 def _open_buckets(

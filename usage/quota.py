@@ -2,7 +2,7 @@
 
 (session, sequence) is the idempotency key: its answer is stored in the transaction that moves the
 tokens, and sent again as it was. Used tokens travel as usage events and are charged by the same
-code as any batch. Locks: charging profiles, pools, event keys; session rows come after them.
+code as any batch. Locks: charging profiles, event keys, pools; session rows come after them.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from . import sessions
 from .arriving import Arrival, Delivery, arrive, owners_of
 from .database import Cursor, fast_cursor
 from .decoding import Candidate, Refusal, read_events
-from .locking import Standing, lock_owners, lock_standing
+from .ingest import claim
+from .locking import Owners, Standing, lock_owners, lock_pools_of, lock_shared, read_own
 from .models import Node, QuotaSession, UsageBatch
 from .resolving import Subjects
 from .serving import Ask, Raced, serve
@@ -114,7 +115,8 @@ def create(
                 ask.sequence,
                 notify_url=notify_url,
             )
-            standing = _lock(cursor, session, batch, now)
+            locked = _lock(cursor, session, batch, now)
+            standing = _claim(cursor, locked, batch, now)
             ends = State.RELEASED if one_shot else None
             return serve(cursor, session, standing, ask, batch, ends=ends, status=201, now=now)
 
@@ -146,13 +148,14 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
             before = known.subscriber_id
             if before is None:
                 known.subscriber_id, known.api_key_id = _subscriber(cursor, known.subject, now)
-            standing = _lock(cursor, known, batch, now, reads=bool(read) or ends is None)
+            locked = _lock(cursor, known, batch, now)
             session = _existing(cursor, node, ref, ask)
             if isinstance(session, Answer) or session.subscriber_id != before:
                 raise Raced
             session.subscriber_id, session.api_key_id = known.subscriber_id, known.api_key_id
             if session.model_id is None:
                 session.model_id = sessions.model_of(cursor, name=session.model, now=now)
+            standing = _claim(cursor, locked, batch, now, reads=bool(read) or ends is None)
             return serve(
                 cursor,
                 session,
@@ -230,17 +233,25 @@ def _subscriber(cursor: Cursor, subject: str, now: datetime) -> tuple[int | None
     return Subjects(cursor, [subject]).at(subject=subject, at=now) or (None, None)
 
 
-def _lock(
-    cursor: Cursor, session: Session, batch: Arrival | None, now: datetime, *, reads: bool = True
-) -> Standing:
-    """Lock the session's subscriber and those whose usage is reported; read their buckets too,
-    unless nothing is going to be charged or granted."""
+def _lock(cursor: Cursor, session: Session, batch: Arrival | None, now: datetime) -> Owners:
+    """Lock the session's subscriber and those whose usage is reported."""
     owners = set(owners_of([batch] if batch else []))
     if session.subscriber_id is not None:
         owners.add(session.subscriber_id)
-    if not owners:
-        return Standing({}, {})
-    if reads:
-        return lock_standing(cursor, sorted(owners), now=now)
-    profiles, memberships = lock_owners(cursor, sorted(owners), now=now)
-    return Standing(profiles, {}, memberships)
+    return lock_owners(cursor, sorted(owners), now=now) if owners else ({}, {})
+
+
+def _claim(
+    cursor: Cursor, locked: Owners, batch: Arrival | None, now: datetime, *, reads: bool = True
+) -> Standing:
+    """Claim the keys of what is reported, lock pools, and read what may pay, unless nothing is
+    going to be charged or granted."""
+    if batch is not None:
+        claim(cursor, [batch], now=now)
+    profiles, memberships = locked
+    if not reads:
+        lock_pools_of(cursor, memberships)
+        return Standing(profiles, {}, memberships)
+    standing = read_own(cursor, profiles, memberships)
+    lock_shared(cursor, standing, now=now)
+    return standing

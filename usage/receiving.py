@@ -3,8 +3,9 @@ kind: see gathering.
 
 Small reports come without their keys checked: one statement checks those of a group. A large report
 is read by the thread that received it, while the transaction before works. What of large reports
-was set aside, since others held the subscribers, is counted by transactions beside, which wait for
-them: so the few subscribers and pools that everybody is after hold up nobody else.
+was set aside, since others held the subscribers, goes with the next ones; most are free by then.
+What is held even then is counted by transactions beside, which wait: so the few subscribers that
+everybody is after hold up nobody else.
 """
 
 import logging
@@ -108,9 +109,11 @@ _take_rest = Gathering(count_rest, most_events=MOST_LARGE_EVENTS).take
 
 
 def take_large(portion: Portion) -> BatchResult:
-    """Count a large report, together with others; then what was left of it, with what was left of
-    others. Raises TooBusy, or what counting it raised."""
+    """Count a large report, together with others; what was left of it once more, and then with
+    what was left of others. Raises TooBusy, or what counting it raised."""
     portion = _take_large(portion)
+    if portion.events:
+        portion = _take_large(portion)
     if portion.events:
         portion = _take_rest(portion)
     return portion.counted()

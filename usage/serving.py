@@ -11,7 +11,7 @@ from . import reserving, sessions
 from .arriving import Arrival
 from .charging import charge
 from .database import Cursor
-from .ingest import claim, record, write_events
+from .ingest import record, rows_of, write_events
 from .locking import Standing
 from .models import QuotaSession
 from .reserving import Granted
@@ -47,7 +47,8 @@ def serve(
     now: datetime,
     known_subscriber_id: int | None = None,
 ) -> Answer:
-    """Give back, charge, grant anew, store: the whole of a request, under the locks.
+    """Give back, charge, grant anew, store: the whole of a request, under the locks and with the
+    keys of its batch claimed.
 
     `ends` is the state of a session that shall hold nothing more.
     """
@@ -63,9 +64,8 @@ def serve(
         # What is reported may draw on what was held for it, so the hold goes back before.
         _move(cursor, session, moves, payg_mt)
         moves, payg_mt = [], 0
-        claim(cursor, [batch], now=now)
         charge(cursor, batch.usages, now=now, standing=standing)
-        write_events(cursor, [batch])
+        write_events(cursor, rows_of([batch]))
         [result] = record(cursor, [batch], profiles=standing.profiles, now=now)
         report = result.shown()
     grant = (

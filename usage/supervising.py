@@ -8,7 +8,7 @@ from django.db import transaction
 from config.retrying import retry_transaction
 
 from .database import fast_cursor
-from .locking import lock_owners
+from .locking import lock_owners, lock_pools_of
 from .sessions import move_reserved, move_reserved_payg
 
 # Open sessions that were left alone for too long, the longest first.
@@ -72,7 +72,10 @@ def expire_abandoned(*, now: datetime, limit: int = 2000) -> int:
 @transaction.atomic
 def _expire(found: list[tuple[int, int]], now: datetime) -> int:
     with fast_cursor() as cursor:
-        lock_owners(cursor, sorted({owner for _id, owner in found}), now=now)
+        _profiles, memberships = lock_owners(
+            cursor, sorted({owner for _id, owner in found}), now=now
+        )
+        lock_pools_of(cursor, memberships)
         ids = [session_id for session_id, _owner in found]
         held = cursor.execute(ABANDONED_HOLDS, {"ids": ids, "now": now}).fetchall()
         move_reserved(
