@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import connection, transaction
 
@@ -238,6 +239,31 @@ def test_a_report_that_others_hold_as_a_whole_leaves_no_empty_batch(
     assert (rest.events, rest.counted().tally.accepted) == ([], LARGE)
     batches = UsageBatch.objects.order_by("sequence").values_list("sequence", "accepted")
     assert [*batches] == [(5, LARGE), (6, 3)]
+
+
+def test_what_was_tried_before_is_waited_for_by_nobody(
+    token: str, node: Node, month: Bucket, account: Account
+) -> None:
+    """Neither by itself nor by those who come with it; it may go along when it is free."""
+    other = make_subscriber(account, "+8613900000077")
+    held = portion(node, *(event(f"h{number}", 1) for number in range(LARGE)), sequence=5)
+    own = portion(node, event("o", 1, subject=str(other.msisdn)), sequence=6)
+    tried = msgspec.structs.replace(held, tried=True)
+    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(lock, [month.subscriber_id])
+        for both in ([tried], [tried, own]):
+            counting = pool.submit(in_thread, lambda both=both: receiving.count_large(both, NOON))
+            left, *counted = counting.result(timeout=2)
+            assert isinstance(left, Portion)
+            assert (left.result, len(left.events)) == (None, LARGE)
+        assert [one.counted().tally.accepted for one in counted] == [1]
+        waiting = pool.submit(in_thread, lambda: receiving.count_large([held, tried], NOON))
+        until_it_waits(waiting, cursor)
+    assert [one.counted().tally.accepted for one in waiting.result(timeout=20)[:1]] == [LARGE]
+    [free] = receiving.count_large([tried], NOON)
+    assert isinstance(free, Portion)
+    assert free.counted().tally.duplicate == LARGE
 
 
 def test_without_the_database_all_are_told_to_send_again(

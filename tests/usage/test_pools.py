@@ -34,6 +34,7 @@ from .conftest import (
     START,
     at,
     client_of,
+    counts,
     event,
     give,
     left,
@@ -241,6 +242,28 @@ def test_late_usage_of_a_closed_pool_month_is_paid_by_todays_balance(
     assert UsageEvent.objects.get().late
     assert left(december) == 6000
     assert PoolUsage.objects.get().day == now.date()
+    assert proof.verify() == []
+
+
+def test_events_that_only_a_pool_can_tell_late_are_written_beside_the_others(
+    node: Node, bare: Subscriber, pool: Pool, other: Subscriber
+) -> None:
+    """One member has a bucket of its own for the time, the other an open or a closed one of the
+    pool's."""
+    give(bare, 10, end=END + DAY)
+    fill(pool, 10)
+    fill(pool, 10, key="d", valid_from=END, valid_until=END + 31 * DAY)
+    for one in (bare, other):
+        join(pool, one)
+    ledger.close_due_buckets(now=END + HOUR)
+    now = END + 2 * HOUR
+    times = {"old": END - SECOND, "new": END, "newer": END + SECOND}
+    batch = [event(name, 1, at=when) for name, when in times.items()]
+    batch += [event(f"b-{name}", 1, subject=B, at=when) for name, when in times.items()]
+    assert counts(send(node, *batch, now=now)) == (6, 0, 0, 0)
+    late = set(UsageEvent.objects.filter(late=True).values_list("event_id", flat=True))
+    assert late == {"b-old"}
+    assert UsageEvent.objects.count() == 6
     assert proof.verify() == []
 
 

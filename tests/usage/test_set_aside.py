@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,9 +16,9 @@ from usage import ingest as ingest_module
 from usage import pools, proof, quota
 from usage.batches import BatchResult
 from usage.ledger import Grant
-from usage.models import Node, UsageBatch, UsageEvent
+from usage.models import Node, Pool, UsageBatch, UsageEvent
 
-from .conftest import END, NOON, START, counts, event, give, make_subscriber, send
+from .conftest import END, NOON, SECOND, START, counts, event, give, make_subscriber, send
 from .test_concurrency import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,27 +48,33 @@ def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
     ]
 
 
+def closing(act: Callable[[], Any]) -> Callable[[], Any]:
+    """The same, to be done by a thread: what it connects to is closed at its end."""
+
+    def run() -> Any:
+        try:
+            return act()
+        finally:
+            connection.close()
+
+    return run
+
+
 @contextmanager
 def reported_while_held(
     statement: str, ids: list[int], report: Callable[[], Any]
 ) -> Iterator[Future[Any]]:
     """Lock rows here while another thread reports; inside, that thread waits for them."""
 
-    def in_thread() -> Any:
-        try:
-            return report()
-        finally:
-            connection.close()
-
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement, [ids])
-        reported = pool.submit(in_thread)
+        reported = pool.submit(closing(report))
         until_it_waits(reported, cursor)
         yield reported
 
 
-def until_it_waits(reported: Future[Any], cursor: Any) -> None:
-    """Until another connection waits for a lock."""
+def until_it_waits(reported: Future[Any], cursor: Any, *, waiting: int = 1) -> None:
+    """Until so many other connections wait for a lock."""
     for _look in range(500):
         assert not reported.done(), reported.result()
         cursor.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.02)")
@@ -75,13 +82,19 @@ def until_it_waits(reported: Future[Any], cursor: Any) -> None:
             "SELECT COUNT(*) FROM pg_stat_activity "
             "WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        if cursor.fetchone()[0]:
+        if cursor.fetchone()[0] >= waiting:
             return
     raise AssertionError("nobody waited for the lock")
 
 
 LOCK_PROFILES = """
     SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = ANY(%s) FOR NO KEY UPDATE
+"""
+# The tables that those who wait for a lock have written to.
+WRITTEN_BY_WHO_WAITS = """
+    SELECT held.relation::regclass::text
+      FROM pg_locks AS held JOIN pg_locks AS wanted ON wanted.pid = held.pid
+     WHERE held.mode = 'RowExclusiveLock' AND held.relation IS NOT NULL AND NOT wanted.granted
 """
 LOCK_POOLS = "SELECT 1 FROM usage_pool WHERE id = ANY(%s) FOR NO KEY UPDATE"
 
@@ -135,21 +148,66 @@ def test_repeats_and_refusals_of_both_parts_stand_in_one_answer(
     assert proof.verify() == []
 
 
-def test_members_of_a_held_pool_are_set_aside(node: Node, crowd: list[Subscriber]) -> None:
+@pytest.fixture
+def family(crowd: list[Subscriber]) -> Pool:
+    """Two of the crowd and 50 tokens that they share."""
     pool = pools.create_pool(account_id=crowd[0].account_id, name="Wang", kind="family", now=START)
-    pools.join(pool_id=pool.pk, subscriber_id=crowd[3].pk, actor="clerk", now=START)
+    for one in crowd[2:]:
+        pools.join(pool_id=pool.pk, subscriber_id=one.pk, actor="clerk", now=START)
     wanted = Grant(
         pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=50_000, key="p",
         valid_from=START, valid_until=END,
     )  # fmt: skip
     pools.grant_to_pool(wanted=wanted, now=NOON)
-    with reported_while_held(
-        LOCK_POOLS, [pool.pk], lambda: send(node, *batch_of(crowd, tokens=11))
-    ) as reported:
-        assert [of(one) for one in crowd] == [60, 60, 60, 0]
+    return pool
+
+
+def test_a_batch_waits_for_a_pool_with_all_written_but_what_is_charged(
+    node: Node, crowd: list[Subscriber], family: Pool
+) -> None:
+    """Whoever is after a large pool has only charging left to do once it is its turn."""
+    own_month_is_over = event("x", 1, subject=crowd[2].msisdn, at=START - SECOND)
+    batch = [*batch_of(crowd, tokens=11), own_month_is_over]
+    with reported_while_held(LOCK_POOLS, [family.pk], lambda: send(node, *batch)) as reported:
+        with connection.cursor() as cursor:
+            cursor.execute(WRITTEN_BY_WHO_WAITS)
+            written = {name for (name,) in cursor}
+        assert {"usage_eventkey", "usage_usageevent"} <= written
+        assert not {"usage_ledgerentry", "usage_usagebatch"} & written
     result = reported.result(timeout=20)
-    assert counts(result) == (EVENTS, 0, 0, 0)
+    assert counts(result) == (EVENTS + 1, 0, 0, 0)
     assert result.tally.debited_mt == 4 * 600_000 + 50_000
+    assert UsageEvent.objects.count() == EVENTS + 1
+    assert proof.verify() == []
+
+
+def one_shot(node: Node, used: dict[str, Any]) -> bool:
+    """Whether a one-shot debit of an event counted it."""
+    ask = quota.Ask(sequence=0, digest=b"0" * 16, events=[json.dumps(used).encode()])
+    about: dict[str, Any] = {"node": node, "name": "s", "model": "plain", "ask": ask, "now": NOON}
+    told = quota.create(**about, subject=used["subject"], one_shot=True).body
+    return (told["accepted"], told["conflict"]) == (1, 0)
+
+
+def reported(node: Node, used: dict[str, Any]) -> bool:
+    return counts(send(node, used)) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("ways", [(reported, one_shot), (one_shot, reported)])
+def test_who_holds_a_pool_waits_for_no_key(
+    node: Node, crowd: list[Subscriber], family: Pool, no_retries: None, ways: tuple[Any, Any]
+) -> None:
+    """Else the one who has claimed the key would wait for the pool: a circle of two."""
+    first, second = (
+        partial(way, node, event("e", 10, subject=one.msisdn))
+        for way, one in zip(ways, crowd[2:], strict=True)
+    )
+    with ThreadPoolExecutor(1) as threads:
+        with reported_while_held(LOCK_POOLS, [family.pk], first) as one:
+            other = threads.submit(closing(second))
+            with connection.cursor() as cursor:
+                until_it_waits(other, cursor, waiting=2)
+        assert [one.result(timeout=20), other.result(timeout=20)] == [True, False]
     assert proof.verify() == []
 
 
