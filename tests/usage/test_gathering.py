@@ -26,7 +26,7 @@ from usage.receiving import Report
 from .conftest import NOON, event, give, left, make_subscriber
 from .short_way import post
 from .test_concurrency import at_once
-from .test_set_aside import until_it_waits
+from .test_set_aside import LOCK_PROFILES, closing, until_it_waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("clock_at_noon")]
 
@@ -203,9 +203,8 @@ def test_a_large_report_lets_others_go_before_what_is_held(
         status, content = in_thread(lambda: post(token, body(*own, *more), query="sequence=7"))
         return status, json.loads(content)["accepted"]
 
-    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(lock, [month.subscriber_id])
+        cursor.execute(LOCK_PROFILES, [[month.subscriber_id]])
         waiting = pool.submit(report, "a", event("held", 1))
         until_it_waits(waiting, cursor)
         assert UsageEvent.objects.count() == LARGE
@@ -225,9 +224,8 @@ def test_a_report_that_others_hold_as_a_whole_leaves_no_empty_batch(
     people = [make_subscriber(account, f"+861390000080{number}") for number in range(3)]
     own = [event(f"o{number}", 1, subject=str(one.msisdn)) for number, one in enumerate(people)]
     held = portion(node, *(event(f"h{number}", 1) for number in range(LARGE)), sequence=5)
-    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(lock, [month.subscriber_id])
+        cursor.execute(LOCK_PROFILES, [[month.subscriber_id]])
         both = [held, portion(node, *own, sequence=6)]
         counting = pool.submit(in_thread, lambda: receiving.count_large(both, NOON))
         left, counted = counting.result(timeout=20)
@@ -244,26 +242,62 @@ def test_a_report_that_others_hold_as_a_whole_leaves_no_empty_batch(
 def test_what_was_tried_before_is_waited_for_by_nobody(
     token: str, node: Node, month: Bucket, account: Account
 ) -> None:
-    """Neither by itself nor by those who come with it; it may go along when it is free."""
-    other = make_subscriber(account, "+8613900000077")
-    held = portion(node, *(event(f"h{number}", 1) for number in range(LARGE)), sequence=5)
-    own = portion(node, event("o", 1, subject=str(other.msisdn)), sequence=6)
-    tried = msgspec.structs.replace(held, tried=True)
-    lock = "SELECT 1 FROM usage_chargingprofile WHERE subscriber_id = %s FOR NO KEY UPDATE"
+    """Neither by itself nor by those who come with it; who is free goes along."""
+    people = [make_subscriber(account, f"+861390000080{number}") for number in range(4)]
+    numbers = [str(one.msisdn) for one in people]
+    fresh = portion(node, *(event(f"h{who}", 1, subject=who) for who in numbers), sequence=5)
+    tried = msgspec.structs.replace(fresh, tried=True)
+    own = portion(node, event("o", 1), sequence=6)
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(lock, [month.subscriber_id])
-        for both in ([tried], [tried, own]):
-            counting = pool.submit(in_thread, lambda both=both: receiving.count_large(both, NOON))
-            left, *counted = counting.result(timeout=2)
-            assert isinstance(left, Portion)
-            assert (left.result, len(left.events)) == (None, LARGE)
-        assert [one.counted().tally.accepted for one in counted] == [1]
-        waiting = pool.submit(in_thread, lambda: receiving.count_large([held, tried], NOON))
+        cursor.execute(LOCK_PROFILES, [[one.pk for one in people[1:]]])
+
+        def counted(*portions: Portion) -> list[tuple[int, int]]:
+            counting = pool.submit(in_thread, lambda: receiving.count_large(portions, NOON))
+            told = counting.result(timeout=2)
+            return [
+                (one.result.tally.accepted if one.result else 0, len(one.events)) for one in told
+            ]
+
+        assert counted(tried, own) == [(0, 4), (1, 0)]  # ours alone, so that it waits for few
+        assert counted(tried) == [(1, 3)]
+        waiting = pool.submit(in_thread, lambda: receiving.count_large([fresh], NOON))
         until_it_waits(waiting, cursor)
-    assert [one.counted().tally.accepted for one in waiting.result(timeout=20)[:1]] == [LARGE]
-    [free] = receiving.count_large([tried], NOON)
-    assert isinstance(free, Portion)
-    assert free.counted().tally.duplicate == LARGE
+    [one] = waiting.result(timeout=20)
+    assert (one.counted().tally.accepted, one.counted().tally.duplicate) == (3, 1)
+
+
+def test_what_was_held_goes_with_the_next_transaction_once_it_is_free(
+    token: str, node: Node, month: Bucket, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_subscriber(account, "+8613900000077")
+    own = [event(f"o{number}", 1, subject=str(other.msisdn)) for number in range(LARGE)]
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(LOCK_PROFILES, [[month.subscriber_id]])
+            held.set()
+            assert let_go.wait(20)
+
+    honest = receiving._take_large
+
+    def take(item: Portion) -> Portion:
+        told = honest(item)
+        let_go.set()
+        holding.result(timeout=20)
+        return told
+
+    def beside(_item: Portion) -> Portion:
+        raise AssertionError("counted beside the queue")
+
+    monkeypatch.setattr(receiving, "_take_large", take)
+    monkeypatch.setattr(receiving, "_take_rest", beside)
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(closing(hold))
+        assert held.wait(20)
+        result = receiving.take_large(portion(node, *own, event("held", 1), sequence=5))
+    assert result.tally.accepted == LARGE + 1
+    assert UsageBatch.objects.count() == 2
 
 
 def test_without_the_database_all_are_told_to_send_again(

@@ -253,10 +253,12 @@ def test_events_that_only_a_pool_can_tell_late_are_written_beside_the_others(
     give(bare, 10, end=END + DAY)
     fill(pool, 10)
     fill(pool, 10, key="d", valid_from=END, valid_until=END + 31 * DAY)
+    fill(pool, 10, key="closed, beside an open one", valid_from=END, valid_until=END + HOUR)
     for one in (bare, other):
         join(pool, one)
-    ledger.close_due_buckets(now=END + HOUR)
-    now = END + 2 * HOUR
+    now = END + 3 * HOUR
+    ledger.close_due_buckets(now=now)
+    assert Bucket.objects.filter(closed_at=None).count() == 2
     times = {"old": END - SECOND, "new": END, "newer": END + SECOND}
     batch = [event(name, 1, at=when) for name, when in times.items()]
     batch += [event(f"b-{name}", 1, subject=B, at=when) for name, when in times.items()]
