@@ -73,7 +73,7 @@ FORGET = """
 # A debit's row for COPY: all bigint, but the kind, and last of all the time.
 _DEBIT = Struct("!h iq iq i5s iq iq").pack
 _LAST = Struct("!iq").pack
-_id_of, _instant_of = attrgetter("id"), attrgetter("instant")
+_id_of, _instant_of, _owner_of = map(attrgetter, ("id", "instant", "subscriber_id"))
 LEDGER_COLUMNS = "bucket_id, subscriber_id, kind, amount_mt, event_id, recorded_at"
 OVERAGE_COLUMNS = (
     "event_id, batch_id, subscriber_id, account_id, model_id, cycle, occurred_at, recorded_at, "
@@ -252,7 +252,7 @@ def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: dat
         rows=(
             _DEBIT(6, 8, bucket.id, 8, usage.subscriber_id, 5, b"debit", 8, -mt, 8, usage.id)
             + recorded
-            for usage in usages
+            for usage in sorted(usages, key=_owner_of)  # neighbours in the index over buckets
             for bucket, mt in usage.debits
         ),
     )
