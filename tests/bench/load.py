@@ -21,11 +21,23 @@ class LoadFailed(Exception):
 
 @dataclass
 class Load:
-    """What came back: bodies of the answers, the seconds of each, and of the whole."""
+    """What came back: bodies of the answers, the seconds of each, and of the whole. `full` are the
+    moments, as (answers so far, seconds so far), when each client had an answer, and when the first
+    of them had nothing more to send."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
+    full: list[tuple[int, float]] = field(default_factory=list)
+
+    def at_work(self) -> tuple[Sequence[bytes], float]:
+        """The answers that came while all clients were at work, and how long that was: a round's
+        ends say nothing about how fast the server is. All, when that was less than half of it."""
+        if len(self.full) == 2:
+            (first, since), (last, until) = self.full
+            if 2 * (until - since) >= self.seconds:
+                return self.answers[first:last], until - since
+        return self.answers, self.seconds
 
     def rate(self, per_request: int = 1) -> float:
         """Things per second, when each request carries `per_request` of them."""
@@ -67,6 +79,7 @@ class _Client:
     received: bytearray = field(default_factory=bytearray)
     expected: int = -1  # bytes of the whole answer, once its head is there
     head: int = 0
+    answered: bool = False
 
 
 class _Driver:
@@ -76,12 +89,13 @@ class _Driver:
         self._selector = selectors.DefaultSelector()
         self._load = Load()
         self._open = 0
+        self._clients = self._without_answer = 0
 
     def run(self, scripts: list[Script]) -> Load:
         clients = [_Client(script, self._connect()) for script in scripts]
-        started = time.perf_counter()
+        self._started = started = time.perf_counter()
         self._until = started + self._seconds
-        self._open = len(clients)
+        self._clients = self._open = self._without_answer = len(clients)
         try:
             for client in clients:
                 self._selector.register(client.connection, selectors.EVENT_READ, client)
@@ -114,6 +128,8 @@ class _Driver:
             if time.perf_counter() > self._until:
                 raise StopIteration
         except StopIteration:
+            if len(self._load.full) == 1:
+                self._note()
             self._selector.unregister(client.connection)
             self._open -= 1
             return
@@ -145,7 +161,16 @@ class _Driver:
             client.received.clear()
             client.expected = -1
             self._load.answers.append(body)
+            if not client.answered:
+                client.answered = True
+                self._without_answer -= 1
+                if not self._without_answer and self._open == self._clients:
+                    self._note()
             self._next(client, body)
+
+    def _note(self) -> None:
+        now = time.perf_counter() - self._started
+        self._load.full.append((len(self._load.answers), now))
 
 
 def _read_head(client: _Client) -> None:

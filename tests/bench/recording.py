@@ -23,7 +23,8 @@ VERDICTS = {"aim": "reaches the aim", "must": "passes", "missed": "MISSES THE MU
 INTRODUCTION = """# What the benchmarks found
 
 Each figure is the ratio of Tokenpack to a rival that was measured in the same run, the two in turn:
-the median of n rounds, with the lowest and the highest. Client, web server and database share
+the median of n rounds, with the lowest and the highest. Events of a load are counted from when each
+client has had an answer until one has nothing more to send. Client, web server and database share
 one machine. Written by `make bench` (`QUICK=1`: shorter rounds, without growth_20m; `ONLY=key`:
 one figure); a run replaces the figures it measured and leaves the others.
 
