@@ -170,10 +170,10 @@ def _count(
         doubtful = mark_late(cursor, usages, standing, with_pools=False)
         rows = rows_of(arrivals)
         doubted = {usage.id for usage in doubtful}
-        write_events(cursor, (row for row in rows if row[1].id not in doubted) if doubted else rows)
+        write_events(cursor, [row for row in rows if row[1].id not in doubted])
         lock_shared(cursor, standing, now=now)
         charge(cursor, usages, now=now, standing=standing, doubtful=doubtful)
-        write_events(cursor, (row for row in rows if row[1].id in doubted) if doubted else ())
+        write_events(cursor, [row for row in rows if row[1].id in doubted])
         counted = record(cursor, arrivals, profiles=profiles, now=now)
         pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
         for arrival, one in zip(arrivals, counted, strict=True):

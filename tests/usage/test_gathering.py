@@ -25,8 +25,8 @@ from usage.receiving import Report
 
 from .conftest import NOON, event, give, left, make_subscriber
 from .short_way import post
-from .test_concurrency import at_once
-from .test_set_aside import LOCK_PROFILES, closing, until_it_waits
+from .test_concurrency import at_once, closing
+from .test_set_aside import LOCK_PROFILES, until_it_waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("clock_at_noon")]
 
@@ -227,7 +227,7 @@ def test_a_report_that_others_hold_as_a_whole_leaves_no_empty_batch(
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(LOCK_PROFILES, [[month.subscriber_id]])
         both = [held, portion(node, *own, sequence=6)]
-        counting = pool.submit(in_thread, lambda: receiving.count_large(both, NOON))
+        counting = pool.submit(closing(lambda: receiving.count_large(both, NOON)))
         left, counted = counting.result(timeout=20)
     assert isinstance(left, Portion)
     assert isinstance(counted, Portion)
@@ -248,22 +248,24 @@ def test_what_was_tried_before_is_waited_for_by_nobody(
     fresh = portion(node, *(event(f"h{who}", 1, subject=who) for who in numbers), sequence=5)
     tried = msgspec.structs.replace(fresh, tried=True)
     own = portion(node, event("o", 1), sequence=6)
+
+    @closing
+    def count(*portions: Portion) -> list[tuple[int, int]]:
+        told = [one for one in receiving.count_large(portions, NOON) if isinstance(one, Portion)]
+        return [(one.result.tally.accepted if one.result else 0, len(one.events)) for one in told]
+
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(LOCK_PROFILES, [[one.pk for one in people[1:]]])
 
         def counted(*portions: Portion) -> list[tuple[int, int]]:
-            counting = pool.submit(in_thread, lambda: receiving.count_large(portions, NOON))
-            told = counting.result(timeout=2)
-            return [
-                (one.result.tally.accepted if one.result else 0, len(one.events)) for one in told
-            ]
+            return pool.submit(count, *portions).result(timeout=2)
 
         assert counted(tried, own) == [(0, 4), (1, 0)]  # ours alone, so that it waits for few
         assert counted(tried) == [(1, 3)]
-        waiting = pool.submit(in_thread, lambda: receiving.count_large([fresh], NOON))
+        waiting = pool.submit(count, fresh)
         until_it_waits(waiting, cursor)
-    [one] = waiting.result(timeout=20)
-    assert (one.counted().tally.accepted, one.counted().tally.duplicate) == (3, 1)
+    assert waiting.result(timeout=20) == [(3, 0)]
+    assert UsageEvent.objects.count() == 5
 
 
 def test_what_was_held_goes_with_the_next_transaction_once_it_is_free(
@@ -316,18 +318,8 @@ def test_without_the_database_all_are_told_to_send_again(
 
 def in_thread(act: Any) -> Any:
     """What `act` returns in a thread that has no connection yet."""
-    answer: list[Any] = []
-
-    def run() -> None:
-        try:
-            answer.append(act())
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(timeout=30)
-    return answer[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(closing(act)).result(timeout=30)
 
 
 # --- the queue by itself

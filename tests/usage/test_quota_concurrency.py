@@ -2,14 +2,12 @@
 
 import json
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from django.db import connection
 
 from accounts.models import Account, Subscriber
 from usage import ledger, pools, proof, quota, supervising
@@ -17,26 +15,14 @@ from usage.models import Bucket, Node, QuotaSession, UsageBatch, UsageEvent
 
 from .conftest import END, NOON, START, event, give, make_subscriber, send
 from .test_charging import payg
-
-T = TypeVar("T")
+from .test_concurrency import closing
+from .test_set_aside import LOCK_POOLS, reported_while_held
 
 
 def ask(sequence: int, requested: int | None = 0, *events: dict[str, Any]) -> quota.Ask:
     raw = [json.dumps(one).encode() for one in events]
     digest = repr((sequence, requested, raw)).encode()
     return quota.Ask(sequence=sequence, digest=digest, requested=requested, events=raw)
-
-
-def closing(work: Callable[[int], T]) -> Callable[[int], T]:
-    """The same work, leaving no connection of its thread behind."""
-
-    def once(number: int) -> T:
-        try:
-            return work(number)
-        finally:
-            connection.close()
-
-    return once
 
 
 def total_left(*subscribers: Subscriber) -> int:
@@ -211,4 +197,33 @@ def test_any_interleaving_conserves_tokens(
     assert granted * 1000 - total_left(bare) == used_mt - beyond
     bare.charging_profile.refresh_from_db()
     assert bare.charging_profile.reserved_payg_mt == 0
+    assert proof.verify() == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("ends", ["released", "abandoned"])
+def test_what_a_pool_holds_is_given_back_by_who_has_locked_it(
+    node: Node, bare: Subscriber, account: Account, ends: str
+) -> None:
+    pool = pools.create_pool(account_id=account.pk, name="home", kind="family", now=START)
+    pools.join(pool_id=pool.pk, subscriber_id=bare.pk, actor="clerk", now=START)
+    wanted = ledger.Grant(
+        pool_id=pool.pk, kind="plan", name="p", name_en="p", amount_mt=500_000, key="p",
+        valid_from=START, valid_until=END,
+    )  # fmt: skip
+    shared, _new = pools.grant_to_pool(wanted=wanted, now=START)
+    about: dict[str, Any] = {"node": node, "name": "s", "subject": bare.msisdn, "model": "plain"}
+    ref = quota.create(**about, ask=ask(0, 400), now=NOON).body["ref"]
+
+    def end() -> Any:
+        if ends == "released":
+            return quota.release(node=node, ref=ref, ask=ask(1), now=NOON)
+        return supervising.expire_abandoned(now=NOON + timedelta(hours=1))
+
+    with reported_while_held(LOCK_POOLS, [pool.pk], end) as ending:
+        shared.refresh_from_db()
+        assert shared.reserved_mt == 400_000
+    ending.result(timeout=20)
+    shared.refresh_from_db()
+    assert shared.reserved_mt == 0
     assert proof.verify() == []

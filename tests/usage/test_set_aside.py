@@ -19,7 +19,7 @@ from usage.ledger import Grant
 from usage.models import Node, Pool, UsageBatch, UsageEvent
 
 from .conftest import END, NOON, SECOND, START, counts, event, give, make_subscriber, send
-from .test_concurrency import at_once
+from .test_concurrency import at_once, closing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PEOPLE, EVENTS = 4, 240
@@ -46,18 +46,6 @@ def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
         event(f"e{number}", tokens, subject=crowd[number % PEOPLE].msisdn)
         for number in range(EVENTS)
     ]
-
-
-def closing(act: Callable[[], Any]) -> Callable[[], Any]:
-    """The same, to be done by a thread: what it connects to is closed at its end."""
-
-    def run() -> Any:
-        try:
-            return act()
-        finally:
-            connection.close()
-
-    return run
 
 
 @contextmanager
