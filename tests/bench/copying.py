@@ -1,7 +1,9 @@
 """The rival of ingest: COPY of the same rows into a twin of the event table, 1,000 a commit.
 
 The twin has the event table's columns, checks, day partitions and indexes, the one over
-(subscriber, time) among them; one connection writes, with lines that are made before.
+(subscriber, time) among them; one connection writes, with lines that are made before. Each time it
+begins with the rows of the event table itself: into an index that is empty, rows go twice as fast
+as into the one that ingest has to write to.
 """
 
 import random
@@ -18,6 +20,7 @@ TWIN = """
     CREATE TABLE bench_event (LIKE usage_usageevent INCLUDING ALL) PARTITION BY RANGE (occurred_at);
     CREATE TABLE bench_event_rest PARTITION OF bench_event DEFAULT WITH (autovacuum_enabled = off);
 """
+FILL = "INSERT INTO bench_event SELECT * FROM usage_usageevent"
 # The partitions that the load writes to, with their bounds.
 DAYS = """
     SELECT 'bench_' || child.relname, pg_get_expr(child.relpartbound, child.oid)
@@ -33,7 +36,7 @@ COLUMNS = (
 
 
 class Copying:
-    """Copies prepared rows for a while; the twin is emptied before each time."""
+    """Copies prepared rows for a while, each time into what the event table holds then."""
 
     def __init__(self, connection: psycopg.Connection[tuple[object, ...]], draw: Draw) -> None:
         self._connection = connection
@@ -48,6 +51,7 @@ class Copying:
         """Rows per second."""
         chunks = [self._lines(number, now) for number in range(64)]
         self._connection.execute("TRUNCATE bench_event")
+        self._connection.execute(FILL)
         commits = 0
         with self._connection.cursor() as cursor:
             started = time.perf_counter()

@@ -4,7 +4,7 @@ from tests.bench import billrun, growth, ingest, pool, quota, radius
 from tests.bench.figures import Benchmark
 
 COPY_RIVAL = (
-    "COPY of the same rows into a twin of the event table with its (subscriber, time) index, "
+    "COPY of the same rows into a twin of the event table, rows and (subscriber, time) index, "
     "1,000 a commit, one connection; no autovacuum of the twin"
 )
 NAIVE_RIVAL = (
