@@ -14,7 +14,7 @@ import msgspec
 
 from . import enforcement
 from .database import Cursor, array, copied_time, copy_lines, copy_rows
-from .locking import Standing, lock_standing
+from .locking import Profile, Standing, lock_standing
 from .periods import cycle_of
 from .waterfall import OpenBucket, burn
 
@@ -110,19 +110,28 @@ def charge(
     *,
     now: datetime,
     standing: Standing | None = None,
-    doubtful: Sequence[Usage] | None = None,
 ) -> Standing:
-    """Charge events in order of their time and write what moved.
+    """Charge events in order of their time, write what moved, and see to who may be served.
 
-    `standing` is given by a caller who has locked all these subscribers already, `doubtful` by one
-    who has marked the other events (see `mark_late`). Returns the locked subscribers as they stand
-    afterwards, `blocked` included.
+    `standing` is given by a caller who has locked all these subscribers already. Returns the locked
+    subscribers as they stand afterwards, `blocked` included.
     """
     if standing is None:
         standing = lock_standing(cursor, sorted({usage.subscriber_id for usage in usages}), now=now)
+    mark_late(cursor, usages, standing)
+    enforcement.block(cursor, pay(cursor, usages, standing=standing, now=now), now=now)
+    return standing
+
+
+def pay(
+    cursor: Cursor, usages: Sequence[Usage], *, standing: Standing, now: datetime
+) -> list[Profile]:
+    """Charge events that are marked as late or not, write what moved, and tell who comes to an end;
+    returns whose block is another one now, to be written once all pools are locked."""
+    if not usages:
+        return []
     # By id first: at one instant the earlier one pays first.
     ordered = sorted(sorted(usages, key=_id_of), key=_instant_of)
-    mark_late(cursor, ordered if doubtful is None else doubtful, standing)
     left: list[tuple[Usage, int]] = []
     for usage in ordered:
         uncovered = _burn(standing, usage, now)
@@ -133,8 +142,7 @@ def charge(
     _forget(cursor, standing)
     _write(cursor, ordered, standing, now)
     latest = {usage.subscriber_id: usage.occurred_at for usage in ordered}
-    enforcement.settle(cursor, standing=standing, latest=latest, totals=totals, now=now)
-    return standing
+    return enforcement.settle(cursor, standing=standing, latest=latest, totals=totals, now=now)
 
 
 def _burn(standing: Standing, usage: Usage, now: datetime) -> int:

@@ -136,12 +136,13 @@ def settle(
     latest: Mapping[int, datetime],
     totals: Mapping[tuple[int, date], int],
     now: datetime,
-) -> None:
-    """Bring blocks and notices of locked subscribers up to date. Notices tell of one's own tokens,
-    but that all is used up only once a pool has nothing left for its member either.
+) -> list[Profile]:
+    """Find out who has to be blocked or served again, and tell notices. These tell of one's own
+    tokens, but that all is used up only once a pool has nothing left for its member either.
 
     `latest` is the time of each one's newest event in hand, `totals` the priced overage (mt) by
-    subscriber and cycle. Sets `blocked` on the profiles.
+    subscriber and cycle. Sets `blocked` on the profiles, and returns those that change: `block`
+    writes them.
     """
     cycle = cycle_of(now)
     instant = copied_time(now)
@@ -166,12 +167,13 @@ def settle(
                 reached.append(Reached(owner, percents))
     if reached:
         notices.tell(cursor, reached, cycle=cycle, now=now)
-    if changed:
-        _block(cursor, changed, now)
+    return changed
 
 
-def _block(cursor: Cursor, changed: Sequence[Profile], now: datetime) -> None:
+def block(cursor: Cursor, changed: Sequence[Profile], *, now: datetime) -> None:
     """Write verdicts, the feed (last of all locks), and what nodes are told of them."""
+    if not changed:
+        return
     owners = [profile.subscriber_id for profile in changed]
     verdicts = {"owners": owners, "reasons": [profile.blocked for profile in changed]}
     cursor.execute(SET_BLOCKED, verdicts)
@@ -227,7 +229,8 @@ def reconsider(*, subscriber_ids: Sequence[int], now: datetime, refill: str = ""
     with fast_cursor() as cursor:
         standing = lock_standing(cursor, sorted(set(subscriber_ids)), now=now)
         totals = priced_so_far(cursor, standing, now)
-        settle(cursor, standing=standing, latest={}, totals=totals, now=now)
+        changed = settle(cursor, standing=standing, latest={}, totals=totals, now=now)
+        block(cursor, changed, now=now)
         if refill:
             callbacks.reauthorize(cursor, subscriber_ids=subscriber_ids, cause=refill, now=now)
 

@@ -19,9 +19,10 @@ from config.retrying import retry_transaction
 
 from .arriving import EVENT_COLUMNS, Arrival, Delivery, arrive, owners_of
 from .batches import BatchResult, add_batches, quarantine
-from .charging import Usage, charge, mark_late
+from .charging import Usage, mark_late, pay
 from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
+from .enforcement import block
 from .identity import Verdict, judge
 from .locking import Owners, Profile, lock_owners, lock_shared, read_own
 from .models import Node, UsageBatch
@@ -171,10 +172,16 @@ def _count(
         rows = rows_of(arrivals)
         doubted = {usage.id for usage in doubtful}
         write_events(cursor, [row for row in rows if row[1].id not in doubted])
-        lock_shared(cursor, standing, now=now)
-        charge(cursor, usages, now=now, standing=standing, doubtful=doubtful)
+        alone, pooled = standing.divided()
+        of_members = [usage for usage in usages if usage.subscriber_id in pooled.profiles]
+        of_others = [usage for usage in usages if usage.subscriber_id in alone.profiles]
+        changed = pay(cursor, of_others, standing=alone, now=now)
+        lock_shared(cursor, pooled, now=now)
+        mark_late(cursor, doubtful, pooled)
+        changed += pay(cursor, of_members, standing=pooled, now=now)
         write_events(cursor, [row for row in rows if row[1].id in doubted])
         counted = record(cursor, arrivals, profiles=profiles, now=now)
+        block(cursor, changed, now=now)
         pools = {owner: own[-1].pool_id for owner, own in memberships.items()}
         for arrival, one in zip(arrivals, counted, strict=True):
             one.pooled = _of_those(arrival.subjects, pools)

@@ -177,6 +177,16 @@ class Standing(msgspec.Struct):
         shared = self.of_pools.get(membership.pool_id, [])
         return shared + own if self.profiles[subscriber_id].pool_first else own + shared
 
+    def divided(self) -> "tuple[Standing, Standing]":
+        """Those who are in no pool, and members of pools."""
+        members = self.memberships
+        alone = {owner: one for owner, one in self.profiles.items() if owner not in members}
+        pooled = {owner: one for owner, one in self.profiles.items() if owner in members}
+        return (
+            Standing(alone, self.own, kept=self.kept),
+            Standing(pooled, self.own, members, self.of_pools, self.kept),
+        )
+
     def is_open(self, subscriber_id: int, at: datetime, instant: int) -> bool:
         """Whether a time (`instant` is the same as a number) lies in the validity of an open
         bucket, used up or not."""

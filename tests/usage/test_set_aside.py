@@ -84,6 +84,8 @@ WRITTEN_BY_WHO_WAITS = """
       FROM pg_locks AS held JOIN pg_locks AS wanted ON wanted.pid = held.pid
      WHERE held.mode = 'RowExclusiveLock' AND held.relation IS NOT NULL AND NOT wanted.granted
 """
+# The owners, or NULL for a pool's, of buckets that nobody is moving.
+FREE_BUCKETS = "SELECT subscriber_id FROM usage_bucket FOR NO KEY UPDATE SKIP LOCKED"
 LOCK_POOLS = "SELECT 1 FROM usage_pool WHERE id = ANY(%s) FOR NO KEY UPDATE"
 
 
@@ -150,19 +152,27 @@ def family(crowd: list[Subscriber]) -> Pool:
     return pool
 
 
-def test_a_batch_waits_for_a_pool_with_all_written_but_what_is_charged(
+def test_a_batch_waits_for_a_pool_with_all_charged_but_its_members(
     node: Node, crowd: list[Subscriber], family: Pool
 ) -> None:
-    """Whoever is after a large pool has only charging left to do once it is its turn."""
+    """Whoever is after a large pool has only its members left to charge once it is its turn."""
     own_month_is_over = event("x", 1, subject=crowd[2].msisdn, at=START - SECOND)
     batch = [*batch_of(crowd, tokens=11), own_month_is_over]
     with reported_while_held(LOCK_POOLS, [family.pk], lambda: send(node, *batch)) as reported:
         with connection.cursor() as cursor:
             cursor.execute(WRITTEN_BY_WHO_WAITS)
             written = {name for (name,) in cursor}
-        assert {"usage_eventkey", "usage_usageevent"} <= written
-        assert not {"usage_ledgerentry", "usage_usagebatch"} & written
+            cursor.execute(FREE_BUCKETS)
+            free = {owner for (owner,) in cursor}
+            cursor.execute("SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory'")
+            assert cursor.fetchone() == (0,)  # others may write what nodes are told meanwhile
+        assert {"usage_eventkey", "usage_usageevent", "usage_ledgerentry"} <= written
+        assert not {"usage_usagebatch", "usage_blockchange"} & written
+        assert free == {None, *(one.pk for one in crowd[2:])}
     result = reported.result(timeout=20)
+    assert sorted(subject for subject, _reason in result.exhausted) == sorted(
+        str(one.msisdn) for one in crowd
+    )
     assert counts(result) == (EVENTS + 1, 0, 0, 0)
     assert result.tally.debited_mt == 4 * 600_000 + 50_000
     assert UsageEvent.objects.count() == EVENTS + 1
