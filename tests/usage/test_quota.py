@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 from accounts import lifecycle
 from accounts.models import Subscriber
 from usage import ledger, proof, supervising
-from usage.models import Bucket, Node, QuotaSession, UsageBatch, UsageEvent
+from usage.models import BlockChange, Bucket, Node, QuotaSession, UsageBatch, UsageEvent
 
 from .conftest import BORN, NOON, SECOND, event, give, send
 from .quota_calls import SUBJECT, amounts, create, release, terms, update
@@ -103,6 +103,7 @@ def test_used_tokens_are_debited_even_if_nothing_more_is_granted(
     body = update(collector, ref, 1, event("e1", 1000), requested=500).json()
     assert (body["result"], body["granted"], body["accepted"]) == ("QUOTA_LIMIT_REACHED", 0, 1)
     assert body["exhausted"] == [{"subject": SUBJECT, "reason": "quota_exhausted"}]
+    assert BlockChange.objects.get().reason == "quota_exhausted"
     assert amounts(month) == (0, 0)
 
 

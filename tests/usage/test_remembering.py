@@ -239,6 +239,7 @@ def test_a_pool_is_read_every_time(
     read.clear()
     assert report(node, memory, event("e1", 10)).tally.debited_mt == 8000
     assert read == [pool.pk]
+    assert remembered(memory, bare)
     grant(10, "p2")
     assert report(node, memory, event("e2", 10)).tally.debited_mt == 10_000
     assert proof.verify() == []
