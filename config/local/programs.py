@@ -9,10 +9,9 @@ from django.conf import settings
 
 from config.local.supervisor import Program
 
-# A process either computes or waits for its transaction; now and then that waits for the disk, and
-# one process more has something to do. Still more would only make the groups of reports smaller
-# (usage/receiving.py).
-WEB_WORKERS = (os.cpu_count() or 1) + 1
+# A process either computes or waits for its transaction, which computes meanwhile. More of them
+# would only make the groups of reports smaller (usage/receiving.py) and hold more in memory.
+WEB_WORKERS = os.cpu_count() or 1
 # A report is counted in as many parts; processes without a lane hand all of theirs over.
 WEB_LANES = min(WEB_WORKERS, 8)
 WEB_THREADS = 64  # of a worker; most wait for a transaction they share (usage/receiving.py)
