@@ -167,7 +167,8 @@ def _count(
             charged, of_pools = profiles, memberships
         hold = memory.hold(cursor, charged) if memory else Hold()
         standing = read_own(cursor, charged, of_pools, found=hold.found, kept=hold.owners)
-        # What can be done before pools are locked is done before: many may be after one pool.
+        # What can be done before pools are locked is done before: many may be after one pool, and
+        # have it until they commit.
         doubtful = mark_late(cursor, usages, standing, with_pools=False)
         rows = rows_of(arrivals)
         doubted = {usage.id for usage in doubtful}
