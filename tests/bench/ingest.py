@@ -24,7 +24,7 @@ BATCH, CLIENTS = 1000, 16
 NAIVE_CLIENTS = 4
 WARM_UP_SECONDS = 15  # until most subscribers came twice: from then on they are remembered
 SINGLE_CLIENTS = 64
-EXPECTED_RATE = 40_000  # events per second that bodies are made for; more would leave clients idle
+EXPECTED_RATE = 60_000  # events per second that bodies are made for; more would leave clients idle
 SINGLES = 8000
 
 

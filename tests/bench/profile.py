@@ -25,13 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules whose functions are timed; what a module no longer has is left out.
 STEPS = {
     "usage.ingest": (
-        "read_events arrive lock_owners _set_aside claim judge read_standing charge write_events "
-        "record _tally add_batches quarantine"
+        "read_events arrive lock_owners _set_aside claim judge read_own mark_late write_events pay "
+        "lock_shared record block _tally add_batches quarantine"
     ),
     "usage.arriving": "_of_own_sources _resolve",
     "usage.charging": (
-        "_mark_late burn priced_totals _price _write _write_overage _write_pool_usage "
-        "add_cycle_overage"
+        "burn priced_totals _price _write _write_overage _write_pool_usage add_cycle_overage"
     ),
     "usage.locking": "_lock_profiles lock_pools _memberships _read_pool_usage _open_buckets",
     "usage.enforcement": "settle",
