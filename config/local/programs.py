@@ -33,7 +33,13 @@ def all_programs(*, logs: Path | None = None) -> list[Program]:
         "PORT": str(settings.PORT),
         "CLOCK_FILE": str(settings.CLOCK_FILE),
     }
-    for_web = {"DATABASE_POOL": str(WEB_CONNECTIONS), "WEB_LANES": str(WEB_LANES)}
+    for_web = {
+        "DATABASE_POOL": str(WEB_CONNECTIONS),
+        "WEB_LANES": str(WEB_LANES),
+        # Of glibc's allocator: each of many threads would keep the pieces of large bodies in an
+        # arena of its own, and a process would grow by a third within minutes.
+        "MALLOC_ARENA_MAX": "2",
+    }
     commands = {"web": web(), "worker": worker(), "beat": beat()}
     return [
         Program(
