@@ -80,6 +80,10 @@ def test_an_event_is_amended_by_usage_or_counts(
         ({"counts": {"input": -1}, "reason": "r"}, "k", 400, ""),
         ({"counts": {"input": 10}, "reason": "r"}, "k", 409, "correction_refused"),
         ({"counts": {"input": 1}, "reason": "r"}, "k" * 121, 400, "invalid_correction"),
+        # Written as an answer names them, these would take the whole event back.
+        ({"counts": {"input_tokens": 9, "output_tokens": 1}, "reason": "r"}, "k", 400, "invalid"),
+        ({"counts": {"input": 9, "outputs": 1}, "reason": "r"}, "k", 400, "invalid"),
+        ({"counts": {}, "reason": "r"}, "k", 400, "invalid"),
     ],
 )
 def test_what_cannot_be_read_or_done_changes_nothing(

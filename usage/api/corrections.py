@@ -30,10 +30,19 @@ class CorrectionInput(serializers.Serializer[Any]):
 
 
 class CountsInput(serializers.Serializer[Any]):
+    """At least one of the four; those that are not named are none."""
+
     input = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
     cached = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
     output = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
     reasoning = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
+
+    def to_internal_value(self, data: Any) -> Any:
+        # A misspelt name would count as none, and the event be given back as a whole.
+        if isinstance(data, dict) and not 0 < len(data) == len(data.keys() & self.fields.keys()):
+            names = ", ".join(self.fields)
+            raise serializers.ValidationError(f"Give one or more of {names}, and no other name.")
+        return super().to_internal_value(data)
 
 
 class AmendInput(CorrectionInput):
