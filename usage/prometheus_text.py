@@ -1,9 +1,11 @@
 """Reads the totals out of the text that vLLM and llama.cpp show to Prometheus.
 
 The text writes every number as a float; totals are whole, and what is not, or is too large to be
-exact, is refused. Engines are told apart by the names of their metrics.
+exact, is refused. So is what llama.cpp has rounded: from a million on it writes six digits and an
+exponent. vLLM's exponents have every digit. Engines are told apart by the names of their metrics.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -13,7 +15,8 @@ from prometheus_client.samples import Sample
 from config.errors import DomainError
 
 TOTALS = ("input", "output", "requests")
-EXACT = 2**53  # above it, neighbouring whole numbers become one
+INEXACT = 2**53  # from here on, neighbouring whole numbers become one
+ROUNDED = re.compile(r"llamacpp:[^\s{]+(\{.*\})?\s+[\d.]+e", re.IGNORECASE)
 
 # What each metric adds to: (name, label of the model, total). vLLM's prompt total includes tokens
 # out of its prefix cache; llama.cpp's excludes them and counts them apart. Where a metric has
@@ -58,9 +61,14 @@ def totals_of(text: str) -> dict[str, dict[str, int]]:
 
 def _samples(text: str) -> Iterator[tuple[str, str, int]]:
     """(metric, model, value) of the lines we know; the others (thousands) are not even parsed."""
-    wanted = "\n".join(line for line in text.splitlines() if line.startswith(tuple(METRICS)))
+    wanted = [line for line in text.splitlines() if line.startswith(tuple(METRICS))]
+    if rounded := next(filter(ROUNDED.match, wanted), None):
+        raise UnreadableCounters(
+            f"{rounded[:100]!r} is rounded to six digits, as llama.cpp writes totals from a million on; "
+            "add up what its answers say they used, and send that as JSON."
+        )
     try:
-        for family in text_string_to_metric_families(wanted + "\n"):
+        for family in text_string_to_metric_families("\n".join(wanted) + "\n"):
             for sample in family.samples:
                 if sample.name in METRICS:
                     label = METRICS[sample.name][0]
@@ -74,7 +82,7 @@ def _whole(sample: Sample) -> int:
         whole = int(sample.value)
     except (ValueError, OverflowError):  # NaN, infinite
         whole = -1
-    if whole != sample.value or not 0 <= whole <= EXACT:
-        detail = f"{sample.name} is {sample.value}; a total is whole, from 0 to 2^53."
+    if whole != sample.value or not 0 <= whole < INEXACT:
+        detail = f"{sample.name} is {sample.value}; a total is whole, from 0 to below 2^53."
         raise UnreadableCounters(detail)
     return whole

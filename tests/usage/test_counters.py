@@ -223,13 +223,61 @@ def test_the_names_are_those_that_vllm_documents(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1.5", "-1", "NaN", "+Inf", "9007199254740994", "1e40", "", "x", "0x10"]
+    "value",
+    [
+        "1.5",
+        "-1",
+        "NaN",
+        "+Inf",
+        "9.007199254740993e+15",
+        "9007199254740994",
+        "1e40",
+        "",
+        "x",
+        "0x10",
+    ],
 )
 def test_a_total_in_the_text_is_whole_and_exact(value: str) -> None:
     text = f'vllm:prompt_tokens_total{{model_name="m"}} {value}\n'
     text += 'vllm:generation_tokens_total{model_name="m"} 1\n'
     with pytest.raises(prometheus_text.UnreadableCounters):
         prometheus_text.totals_of(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_exact"),
+    [
+        ("999999", True),
+        ("1234567", True),
+        ("1e+06", False),
+        ("1.23457e+06", False),
+        ("1.23457E+06", False),
+    ],
+)
+def test_a_total_that_llama_cpp_has_rounded_is_refused(
+    node: Node, collector: APIClient, value: str, is_exact: bool
+) -> None:
+    """It writes six digits: 1.23457e+06 stands for any total from 1,234,565 to 1,234,574."""
+    text = (PAYLOADS / "real_llamacpp_metrics.prom").read_text()
+    answer = post(collector, text.replace("_total 129\n", f"_total {value}\n"))
+    if is_exact:
+        assert steps(node, "") == [(int(value) + 194, 120, 0, False)]
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (400, "unreadable_counters")
+        assert "rounded" in answer.json()["detail"] and steps(node, "") == []
+
+
+def test_the_exponents_that_vllm_writes_are_exact() -> None:
+    text = 'vllm:prompt_tokens_total{model_name="llamacpp:x_total 1e+06"} 1.234567e+06\n'
+    text += 'vllm:generation_tokens_total{model_name="llamacpp:x_total 1e+06"} 1e+07\n'
+    [total] = prometheus_text.totals_of(text).values()
+    assert (total["input"], total["output"]) == (1_234_567, 10_000_000)
+
+
+@pytest.mark.usefixtures("clock_at_noon")
+def test_a_text_of_no_byte_is_refused(collector: APIClient) -> None:
+    answer = post(collector, "")
+    assert (answer.status_code, answer.json()["code"]) == (400, "unreadable_counters")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ class NodeCounters(APIView):
 
     JSON, or as `text/plain` the page that vLLM or llama.cpp shows to Prometheus (`?at=` says when
     it was read). A repeat stores nothing; late reports find their place; restarts are recognised.
+    Totals that llama.cpp has rounded (from a million on) are refused: send them as JSON.
     """
 
     authentication_classes = [KeyAuthentication]
@@ -92,7 +93,8 @@ class NodeCounters(APIView):
             at = query.validated_data.get("at", now)
             totals = [
                 counters.Totals(model, one["input"], one["output"], one["requests"])
-                for model, one in prometheus_text.totals_of(body["text"]).items()
+                # A body without a byte never gets to the parser.
+                for model, one in prometheus_text.totals_of(body.get("text", "")).items()
             ]
         else:
             report = CounterReport(data=body)
