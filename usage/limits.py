@@ -1,7 +1,8 @@
 """Limits besides the plan: tokens or requests a minute, day, week or month, held at reserve.
 
 A limit is of a subscriber, or of one of its keys (then only what names that key counts). Windows
-are cut in the billing zone; a week begins on Monday. What open sessions hold counts as used.
+are cut in the billing zone; a week begins on Monday. What open sessions hold counts as used, and
+what was amended or voided counts as it is now.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,14 +30,33 @@ LIMITS = """
      ORDER BY rule.id
 """
 
-# One read of the (subscriber, time) index; events as they came, amendments are not asked.
+# Usage as it was corrected: reads of the (subscriber, time) indexes of events and amendments.
 USED_SINCE = """
-    SELECT COALESCE(SUM(event.mt), 0)::bigint
-      FROM usage_usageevent AS event
-     WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s
+    SELECT (SELECT COALESCE(SUM(event.mt), 0)
+              FROM usage_usageevent AS event
+             WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s)
+           + (SELECT COALESCE(SUM(amendment.mt), 0)
+                FROM usage_amendment AS amendment
+               WHERE amendment.subscriber_id = %(subscriber_id)s
+                 AND amendment.occurred_at >= %(since)s)
 """
 
-USED_BY_KEY_SINCE = USED_SINCE + " AND event.api_key_id = %(api_key_id)s"
+# The same of what names a key; an amendment names none but through its event.
+USED_BY_KEY_SINCE = """
+    SELECT (SELECT COALESCE(SUM(event.mt), 0)
+              FROM usage_usageevent AS event
+             WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s
+               AND event.api_key_id = %(api_key_id)s)
+           + (SELECT COALESCE(SUM(amendment.mt), 0)
+                FROM usage_amendment AS amendment
+                JOIN usage_usageevent AS event
+                  ON event.subscriber_id = amendment.subscriber_id
+                 AND event.occurred_at = amendment.occurred_at
+                 AND event.id = amendment.event_id
+                 AND event.api_key_id = %(api_key_id)s
+               WHERE amendment.subscriber_id = %(subscriber_id)s
+                 AND amendment.occurred_at >= %(since)s)
+"""
 
 COUNT_REQUEST = """
     UPDATE usage_usagelimit

@@ -9,8 +9,9 @@ from rest_framework.test import APIClient
 
 from accounts.keys import issue_key
 from accounts.models import ApiKey, Subscriber
-from usage import limits, proof
+from usage import corrections, limits, proof
 from usage.models import Node, UsageLimit
+from usage.normalising import Counts
 
 from .conftest import BORN, INSTANT, NOON, at, client_of, event, give, send
 from .quota_calls import create, release, update
@@ -104,6 +105,32 @@ def test_what_is_held_counts_and_what_is_given_back_does_not(
     release(collector, ref, 2)
     assert create(collector, "s4", requested=900).json()["granted"] == 700
     assert proof.verify() == []
+
+
+@pytest.mark.parametrize("of_key", [False, True])
+@pytest.mark.usefixtures("clock_at_noon")
+def test_usage_counts_as_it_was_corrected(
+    collector: APIClient, node: Node, rich: Subscriber, key: ApiKey, of_key: bool
+) -> None:
+    limit(rich, DAY, 1000, key if of_key else None)
+    yesterday = at("2026-11-24 00:00") - INSTANT
+    result = send(
+        node,
+        event("voided", 600, subject=key.public_id),
+        event("more", 100, subject=key.public_id),
+        event("less", 300, subject=key.public_id),
+        event("yesterday's", 50, subject=key.public_id, at=yesterday),
+        event("without the key", 200),
+    )
+    first = result.batch_id * 16_384
+    about: dict[str, Any] = {"actor": "clerk", "reason": "r", "now": NOON}
+    corrections.void(event_id=first, key="v", **about)
+    for place, tokens in ((1, 150), (2, 20), (3, 900), (4, 230)):
+        wanted = Counts(tokens, 0, 0, 0)
+        corrections.amend(event_id=first + place, counts=wanted, key=str(place), **about)
+    subject = key.public_id if of_key else rich.msisdn
+    body = create(collector, subject=subject, requested=5000).json()
+    assert body["granted"] == 1000 - 150 - 20 - (0 if of_key else 230)
 
 
 @pytest.mark.usefixtures("clock_at_noon")
