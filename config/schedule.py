@@ -31,6 +31,10 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "continue-reratings": {"task": "usage.tasks.continue_reratings", "schedule": 60.0},
     "deliver-callbacks": {"task": "usage.tasks.deliver_callbacks", "schedule": 5.0},
     "purge-watching": {"task": "usage.tasks.purge_watching", "schedule": crontab(minute="40")},
+    "look-at-sequences": {
+        "task": "usage.tasks.look_at_sequences",
+        "schedule": crontab(minute="45"),
+    },
     "expire-quota-sessions": {"task": "usage.tasks.expire_sessions", "schedule": 10.0},
     "forget-quota-answers": {
         "task": "usage.tasks.forget_quota_answers",

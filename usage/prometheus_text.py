@@ -64,8 +64,8 @@ def _samples(text: str) -> Iterator[tuple[str, str, int]]:
     wanted = [line for line in text.splitlines() if line.startswith(tuple(METRICS))]
     if rounded := next(filter(ROUNDED.match, wanted), None):
         raise UnreadableCounters(
-            f"{rounded[:100]!r} is rounded to six digits, as llama.cpp writes totals from a million on; "
-            "add up what its answers say they used, and send that as JSON."
+            f"{rounded[:100]!r} is rounded to six digits: llama.cpp writes so from a million on. "
+            "Add up what its answers say they used, and send that as JSON."
         )
     try:
         for family in text_string_to_metric_families("\n".join(wanted) + "\n"):

@@ -5,7 +5,8 @@ from celery import shared_task
 
 from config import clock
 
-from . import callbacks, counters, enforcement, ledger, partitions, rerating, supervising
+from . import callbacks, counters, enforcement, ledger, partitions, rerating, sequences, supervising
+from .models import Node
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
 
@@ -63,6 +64,13 @@ def purge_watching() -> None:
         for _round in range(ROUNDS):
             if not purge(now=now):
                 break
+
+
+@shared_task
+def look_at_sequences() -> None:
+    """Beat, hourly: the numbers of batches that came since, so that nobody has to read them all."""
+    for node_id in Node.objects.order_by("id").values_list("id", flat=True):
+        sequences.look_at(node_id=node_id)
 
 
 @shared_task

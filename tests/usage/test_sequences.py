@@ -7,8 +7,8 @@ import pytest
 from rest_framework.test import APIClient
 
 from accounts.models import Subscriber
-from usage import sequences
-from usage.models import Node, UsageBatch
+from usage import sequences, tasks
+from usage.models import Node, SequenceMark, UsageBatch
 from usage.nodes import create_node
 
 from .conftest import BORN, NOON, event
@@ -96,17 +96,60 @@ def test_a_node_sees_its_own_gaps_only(node: Node) -> None:
     assert sequences.sequence_of(node_id=other.pk).gaps == []
 
 
-def test_the_newest_hundred_gaps_of_the_newest_ten_thousand_numbers_are_told(
-    node: Node,
-) -> None:
-    number(node, *range(0, 40_000, 2))
-    told = sequences.sequence_of(node_id=node.pk)
-    assert told.last == 39_998
-    assert len(told.gaps) == sequences.MOST_GAPS
-    assert told.gaps[-1] == (39_997, 39_997)
-    assert told.gaps == sorted(told.gaps)
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty numbers stand for the ten thousand that are looked at each time."""
+    monkeypatch.setattr(sequences, "RECENT_NUMBERS", 20)
+    monkeypatch.setattr(sequences, "MOST_KEPT", 150)
 
 
-def test_gaps_older_than_ten_thousand_numbers_are_forgotten(node: Node) -> None:
-    number(node, 0, *range(2, 2 + sequences.MOST_NUMBERS))
-    assert sequences.sequence_of(node_id=node.pk).gaps == []
+@pytest.mark.usefixtures("few")
+def test_the_newest_hundred_gaps_are_told(node: Node) -> None:
+    number(node, *range(0, 1000, 2))
+    for _look in range(2):
+        told = sequences.sequence_of(node_id=node.pk)
+        assert told.last == 998
+        assert len(told.gaps) == sequences.MOST_GAPS
+        assert told.gaps[-1] == (997, 997)
+        assert told.gaps == sorted(told.gaps)
+        tasks.look_at_sequences()
+    mark = SequenceMark.objects.get()
+    assert len(mark.gap_starts) == len(mark.gap_ends) == 150
+    assert (mark.upto, mark.gap_ends[-1]) == (960, 959)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_gap_is_told_until_it_is_filled_however_many_numbers_follow(node: Node) -> None:
+    number(node, 0, 5, *range(7, 30))
+    for _look in range(3):
+        assert sequences.sequence_of(node_id=node.pk).gaps == [(1, 4), (6, 6)]
+        tasks.look_at_sequences()
+        assert SequenceMark.objects.get().upto == 10
+    number(node, 3, 60)
+    gaps = [(1, 2), (4, 4), (6, 6), (30, 59)]
+    assert sequences.sequence_of(node_id=node.pk).gaps == gaps
+    number(node, *range(30, 60))
+    for _look in range(2):
+        assert sequences.sequence_of(node_id=node.pk).gaps == gaps[:3]
+        tasks.look_at_sequences()
+        assert SequenceMark.objects.get().upto == 41
+    number(node, 1, 2, 4, 4)
+    assert sequences.sequence_of(node_id=node.pk) == sequences.Sequence(60, [(6, 6)])
+
+
+@pytest.mark.usefixtures("few")
+def test_numbers_below_the_mark_are_read_no_more(node: Node) -> None:
+    number(node, 0, *range(50, 60))
+    SequenceMark.objects.create(node=node, upto=50, gap_starts=[7], gap_ends=[8])
+    assert sequences.sequence_of(node_id=node.pk).gaps == [(7, 8)]
+
+
+@pytest.mark.usefixtures("few")
+def test_few_numbers_need_no_mark_and_nodes_keep_their_own(node: Node) -> None:
+    other, _token = create_node(name="n2", now=BORN)
+    number(node, 0, *range(2, 22))
+    number(other, 1, 3)
+    tasks.look_at_sequences()
+    assert [mark.node_id for mark in SequenceMark.objects.all()] == [node.pk]
+    assert sequences.sequence_of(node_id=node.pk).gaps == [(1, 1)]
+    assert sequences.sequence_of(node_id=other.pk).gaps == [(2, 2)]

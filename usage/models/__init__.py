@@ -11,7 +11,7 @@ from .events import (
     UsageEvent,
     UsageTally,
 )
-from .nodes import InferenceModel, Node, NodeKey, Weight
+from .nodes import InferenceModel, Node, NodeKey, SequenceMark, Weight
 from .pools import UNCAPPED, Pool, PoolMember, PoolUsage
 from .quota import QuotaAnswer, QuotaSession, UsageLimit
 from .watching import Callback, NodeCounter
@@ -42,6 +42,7 @@ __all__ = [
     "QuotaAnswer",
     "QuotaSession",
     "Rerating",
+    "SequenceMark",
     "UsageBatch",
     "UsageEvent",
     "UsageLimit",

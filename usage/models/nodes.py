@@ -47,6 +47,25 @@ class NodeKey(models.Model):
         return f"{self.node}: {self.api_key}"
 
 
+class SequenceMark(models.Model):
+    """How far a node's numbers of batches were looked at, and the gaps that were open up to there.
+
+    Gap i is [gap_starts[i], gap_ends[i]]; a batch that came later fills it without changing this.
+    """
+
+    node = models.OneToOneField(Node, models.CASCADE, primary_key=True, related_name="mark")
+    upto = models.BigIntegerField()
+    gap_starts = ArrayField(models.BigIntegerField(), default=list)
+    gap_ends = ArrayField(models.BigIntegerField(), default=list)
+
+    class Meta:
+        verbose_name = _("mark in the numbers of batches")
+        verbose_name_plural = _("marks in the numbers of batches")
+
+    def __str__(self) -> str:
+        return f"{self.node_id} up to {self.upto}"
+
+
 class InferenceModel(models.Model):
     """A model as nodes name it; aliases are other spellings that engines report."""
 
