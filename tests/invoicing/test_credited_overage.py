@@ -34,8 +34,10 @@ def node(db: None) -> Node:
     return nodes.create_node(name="wuxi-sn1-n7", now=STARTS)[0]
 
 
-def use(node: Node, number: int, tokens: int, at: datetime = MORNING) -> int:
-    """Report an event; its stored number."""
+def use(
+    node: Node, number: int, tokens: int, at: datetime = MORNING, *, now: datetime | None = None
+) -> int:
+    """Report an event, at once unless told; its stored number."""
     event = {
         "specversion": "1.0",
         "id": f"req-{number}",
@@ -45,7 +47,7 @@ def use(node: Node, number: int, tokens: int, at: datetime = MORNING) -> int:
         "time": at.isoformat(),
         "data": {"model": "deepseek-v3.2", "usage": {"prompt_tokens": tokens}},
     }
-    ingest.ingest(node=node, events=[json.dumps(event).encode()], now=at)
+    ingest.ingest(node=node, events=[json.dumps(event).encode()], now=now or at)
     return UsageEvent.objects.get(event_id=f"req-{number}").pk
 
 

@@ -24,7 +24,7 @@ from usage.models import (
 )
 from usage.normalising import Counts
 
-from .conftest import END, HOUR, NOON, START, at, event, give, left, send
+from .conftest import END, HOUR, INSTANT, NOON, START, at, event, give, left, send
 
 LATER = NOON + HOUR
 
@@ -113,6 +113,20 @@ def test_what_returns_to_a_closed_bucket_expires_at_once(node: Node, bare: Subsc
         ("refund", 10_000),
         ("expiry", -10_000),
     ]
+
+
+def test_a_bucket_that_expired_is_given_back_nothing(node: Node, bare: Subscriber) -> None:
+    """BAL-10: of 10 the short bucket paid 1. Where all is taken back and charged anew, 3,599 are
+    left; we take back the difference alone, so the expired unit goes on paying: 3,600."""
+    main = give(bare, 3600, kind="pack")
+    short = give(bare, 1, end=NOON + INSTANT)
+    send(node, event("e1", 10))
+    ledger.close_due_buckets(now=LATER + HOUR)
+    assert (left(main), left(short)) == (3_591_000, 0)
+    amend("e1", 1)
+    assert (left(main), left(short)) == (3_600_000, 0)
+    void("e1")
+    assert (left(main), left(short)) == (3_600_000, 0)
 
 
 def test_uncovered_goes_first_then_priced_then_buckets(node: Node, bare: Subscriber) -> None:

@@ -41,6 +41,7 @@ TESTED = {
     "roll-05-percentage-below-cap": "test_rollover",
     "BAL-06": "test_pools",
     "BAL-09": "test_movements",
+    "BAL-10": "test_corrections",
     "BAL-13": "test_rollover",
     "BAL-11": "test_ledger",
     "BAL-14": "test_charging",
@@ -49,19 +50,18 @@ TESTED = {
     "idem-03-same-id-different-payload": "test_report_usage",
     "idem-04-batch-with-one-duplicate": "test_report_usage",
     "idem-05-worker-crash-replay": "tests/faults/test_kill_ingest",
+    "late-01-original-period": "tests/invoicing/test_late_and_rerated",
     "late-07-balance-identity": "test_charging",
     "ours-02-weighted-tokens": "test_report_usage",
     "USG-01": "test_report_usage",
     "USG-02": "tests/faults/test_kill_ingest",
+    "USG-03": "tests/invoicing/test_late_and_rerated",
     "RA-01": "test_proof",
 }
 LATER = {
     "BAL-01": "needs quota sessions and a blocking bucket; a report is never refused",
     "BAL-02": "needs buckets of money; weights stand where its factors do",
     "BAL-08": "needs quota sessions",
-    "BAL-10": "needs the correction of a single event",
-    "late-01-original-period": "corrects an invoice that was issued: credit notes",
-    "USG-03": "needs rerating",
 }
 
 
