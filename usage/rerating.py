@@ -23,15 +23,18 @@ from .models import Amendment, InferenceModel, Rerating, Weight
 from .proof import snapshot
 from .rerating_sql import (
     APPLIED,
+    APPLIED_DIFFERENCES,
     BY_SUBSCRIBER,
+    DIFFERENCES,
     EVENTS_LEFT,
+    OWNERS_AFTER,
     OWNERS_LEFT,
     TOTALS,
     WEIGHTS_OF,
 )
 from .resolving import RatedWeight
 
-MOST_SUBSCRIBERS = 1000  # named in a report; its totals are of all
+MOST_SUBSCRIBERS = 1000  # named in a report, whose totals are of all, and looked at in a page
 SUBSCRIBERS_AT_ONCE = 50
 EVENTS_AT_ONCE = 500
 SILENCE = timedelta(minutes=2)  # a worker that says nothing for so long is gone
@@ -62,7 +65,7 @@ def dry_run(
 
     Moves nothing. The report has `events`, `changed`, `former_mt`, `mt`, `difference_mt`,
     `subscribers` (how many differ), `weights` (ids) and `by_subscriber`: the 1,000 largest
-    differences. Raises RerateRefused.
+    differences (`differences` tells all). Raises RerateRefused.
     """
     model = InferenceModel.objects.filter(code=model_code).first()
     if model is None:
@@ -90,6 +93,21 @@ def one(*, rerating_id: int) -> Rerating:
     if found is None:
         raise UnknownRerating(f"There is no rerating {rerating_id}.")
     return found
+
+
+def differences(*, rerating_id: int, after: int) -> tuple[list[dict[str, Any]], int | None]:
+    """The differences of the subscribers that follow `after` by id, a page of them: of a dry run
+    what they would be now, else what was applied so far; and where the next page begins.
+
+    A page may be empty and not the last. Raises UnknownRerating.
+    """
+    rerating = one(rerating_id=rerating_id)
+    statement = DIFFERENCES if rerating.state == State.DRY else APPLIED_DIFFERENCES
+    with snapshot() as cursor:
+        found = cursor.execute(OWNERS_AFTER, {"after": after, "most": MOST_SUBSCRIBERS})
+        owners = [owner for (owner,) in found]
+        rows = _rows(cursor, statement, _period(rerating) | {"owners": owners})
+    return rows, owners[-1] if len(owners) == MOST_SUBSCRIBERS else None
 
 
 @transaction.atomic

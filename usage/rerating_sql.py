@@ -71,6 +71,26 @@ BY_SUBSCRIBER = """
      LIMIT %(most)s
 """
 
+# Some subscribers, page by page, and what would change for them.
+OWNERS_AFTER = """
+    SELECT profile.subscriber_id
+      FROM usage_chargingprofile AS profile
+     WHERE profile.subscriber_id > %(after)s
+     ORDER BY profile.subscriber_id
+     LIMIT %(most)s
+"""
+
+DIFFERENCES = """
+    {rated}
+    SELECT rated.subscriber_id AS subscriber,
+           COUNT(*) AS events,
+           SUM(rated.mt - rated.former_mt)::bigint AS difference_mt
+      FROM rated
+     WHERE rated.mt <> rated.former_mt
+     GROUP BY rated.subscriber_id
+     ORDER BY rated.subscriber_id
+"""
+
 # Who still has events to be rated again, and which; one rerating rates an event again once.
 OWNERS_LEFT = """
     {rated}
@@ -102,10 +122,24 @@ TOTALS = TOTALS.replace("{rated}", EVERYBODY)
 BY_SUBSCRIBER = BY_SUBSCRIBER.replace("{rated}", EVERYBODY)
 OWNERS_LEFT = OWNERS_LEFT.replace("{rated}", EVERYBODY)
 EVENTS_LEFT = EVENTS_LEFT.replace("{rated}", SOME)
+DIFFERENCES = DIFFERENCES.replace("{rated}", SOME)
 
 # What a rerating has changed so far.
 APPLIED = """
     SELECT COUNT(*) AS changed, COALESCE(SUM(amendment.mt), 0)::bigint AS difference_mt
       FROM usage_amendment AS amendment
      WHERE amendment.key LIKE %(prefix)s::text || '%%'
+"""
+
+# The same of some subscribers, one a row.
+APPLIED_DIFFERENCES = """
+    SELECT amendment.subscriber_id AS subscriber,
+           COUNT(*) AS events,
+           SUM(amendment.mt)::bigint AS difference_mt
+      FROM usage_amendment AS amendment
+     WHERE amendment.subscriber_id = ANY(%(owners)s)
+       AND amendment.occurred_at >= %(start)s AND amendment.occurred_at < %(end)s
+       AND starts_with(amendment.key, %(prefix)s::text)
+     GROUP BY amendment.subscriber_id
+     ORDER BY amendment.subscriber_id
 """

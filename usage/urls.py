@@ -22,6 +22,7 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("weights/<int:weight_id>/correct", rerating.CorrectWeight.as_view()),
     path("reratings", rerating.ReratingCollection.as_view()),
     path("reratings/<int:rerating_id>", rerating.ReratingOne.as_view()),
+    path("reratings/<int:rerating_id>/subscribers", rerating.ReratingDifferences.as_view()),
     path("reratings/<int:rerating_id>/apply", rerating.ApplyRerating.as_view()),
     path("adjustments", adjustments.Adjustments.as_view()),
     path("transfers", adjustments.Transfers.as_view()),

@@ -144,6 +144,14 @@ def test_a_wrong_weight_is_corrected_and_its_days_rated_again(
     assert dry.status_code == 201, dry.json()
     assert dry.json()["report"]["difference_mt"] == 10_000 and left(month) == 990_000
     path = f"/reratings/{dry.json()['id']}"
+    owner = UsageEvent.objects.get().subscriber_id
+    one = {"subscriber": owner, "events": 1, "difference_mt": 10_000}
+    told = staff.get(f"/api/v1{path}/subscribers")
+    assert told.json() == {"subscribers": [one], "next": None}
+    assert staff.get(f"/api/v1{path}/subscribers?after={owner}").json()["subscribers"] == []
+    for query, status in (("1?after=-1", 400), ("1?after=x", 400), ("0", 404), ("9" * 30, 404)):
+        wanted = query.replace("?", "/subscribers?") if "?" in query else f"{query}/subscribers"
+        assert staff.get(f"/api/v1/reratings/{wanted}").status_code == status
     for _repeat in range(2):
         assert post(staff, f"{path}/apply", {}).status_code == 202
     for number in begun:
@@ -152,6 +160,7 @@ def test_a_wrong_weight_is_corrected_and_its_days_rated_again(
     assert (done["state"], done["report"]["applied"]["difference_mt"]) == ("applied", 10_000)
     assert left(month) == 980_000
     assert [one["id"] for one in staff.get("/api/v1/reratings").json()["results"]] == [done["id"]]
+    assert staff.get(f"/api/v1{path}/subscribers").json() == told.json()
     assert staff.get("/api/v1/reratings/0").status_code == 404
 
 

@@ -80,6 +80,43 @@ def test_a_dry_run_moves_nothing_and_says_what_would(
     ]
 
 
+def test_every_subscriber_s_difference_is_told_however_many_they_are(
+    node: Node,
+    subscriber: Subscriber,
+    neighbour: Subscriber,
+    month: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rerating, "MOST_SUBSCRIBERS", 1)
+    send(node, event("e1", 10), event("e2", 20), event("e3", 5, subject="+8613900000002"))
+    send(node, event("e4", 0), event("e5", 7, model="fine"))
+    corrections.void(
+        event_id=UsageEvent.objects.get(event_id="e5").pk, actor="clerk", reason="r", key="v",
+        now=LATER,
+    )  # fmt: skip
+    correct(input=3000)
+    found = dry()
+    mine = {"subscriber": subscriber.pk, "events": 2, "difference_mt": 60_000}
+    theirs = {"subscriber": neighbour.pk, "events": 1, "difference_mt": 10_000}
+    assert len(found.report["by_subscriber"]) == 1
+
+    def pages() -> list[dict[str, Any]]:
+        told, after = rerating.differences(rerating_id=found.pk, after=0)
+        while after is not None:
+            page, after = rerating.differences(rerating_id=found.pk, after=after)
+            assert len(page) <= 1
+            told = [*told, *page]
+        return told
+
+    assert pages() == [mine, theirs]
+    begun, _new = rerating.begin(rerating_id=found.pk, actor="boss", now=LATER)
+    assert pages() == []  # nothing is applied yet
+    rerating.apply_part(rerating=begun, owners=[subscriber.pk], now=LATER)
+    assert pages() == [mine]
+    rerating.apply(rerating_id=found.pk, clock=lambda: LATER)
+    assert pages() == [mine, theirs]
+
+
 @pytest.mark.parametrize(("milli", "mt"), [(3000, 90_000), (500, 15_000), (0, 0)])
 def test_what_is_applied_is_what_the_dry_run_said(
     node: Node, month: Bucket, milli: int, mt: int

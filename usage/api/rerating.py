@@ -180,6 +180,40 @@ class ReratingOne(APIView):
         return Response(ReratingOutput(rerating.one(rerating_id=rerating_id)).data)
 
 
+class DifferenceQuery(serializers.Serializer[Any]):
+    after = serializers.IntegerField(min_value=0, max_value=2**63 - 1, default=0)
+
+
+class SubscriberDifference(serializers.Serializer[Any]):
+    subscriber = serializers.IntegerField()
+    events = serializers.IntegerField()
+    difference_mt = serializers.IntegerField()
+
+
+class DifferenceAnswer(serializers.Serializer[Any]):
+    subscribers = SubscriberDifference(many=True)
+    next = serializers.IntegerField(allow_null=True, help_text="`after` of the next page")
+
+
+class ReratingDifferences(APIView):
+    """The difference of every subscriber, by id: of a dry run what it would be now, else what was
+    applied so far. A page may be empty; go on with `next` until it is null."""
+
+    authentication_classes = [KeyAuthentication]
+    permission_classes = [MayAdjust]
+
+    @extend_schema(
+        operation_id="rerating_differences",
+        parameters=[OpenApiParameter("after", OpenApiTypes.INT64)],
+        responses=DifferenceAnswer,
+    )
+    def get(self, request: Request, rerating_id: int) -> Response:
+        query = DifferenceQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        rows, following = rerating.differences(rerating_id=rerating_id, **query.validated_data)
+        return Response(DifferenceAnswer({"subscribers": rows, "next": following}).data)
+
+
 class ApplyRerating(APIView):
     """Have a dry run applied in the background; safe to repeat."""
 
