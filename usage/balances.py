@@ -134,7 +134,8 @@ def _share(profile: ChargingProfile | None, now: datetime) -> PoolShare | None:
 def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
     """What the ledger had recorded by a past instant, in the buckets valid then.
 
-    What sessions held then is not kept, so it counts as left; `beyond` is today's.
+    What sessions held then is not kept, so it counts as left; `beyond` is today's. Of a pool
+    nothing is told: what a member's caps let it take then follows from no stored amount.
     """
     row = {"subscriber_id": subscriber_id, "at": at, "cycle": cycle_of(at)}
     with fast_cursor() as cursor:

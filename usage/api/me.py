@@ -102,7 +102,8 @@ class SubscriberView(APIView):
 
 class MyBalance(SubscriberView):
     """What is left now, bucket by bucket in the order they are used, in millitokens; or what was
-    left as of a past instant, by what the ledger had recorded then."""
+    left of one's own as of a past instant, by what the ledger had recorded then: no pool is told
+    of, and what open sessions held counts as left."""
 
     @extend_schema(
         operation_id="me_balance",
