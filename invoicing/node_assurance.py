@@ -28,6 +28,7 @@ from .node_assurance_sql import (
     EVENTS_BY_HOUR,
     EVENTS_UNBALANCED,
     REPEATED,
+    ROUNDED,
 )
 from .querying import fetch
 
@@ -39,7 +40,7 @@ MOST_CORRECTIONS = 2_000  # named in one report
 COUNTS = ("received", "accepted", "duplicate", "conflict", "rejected")
 TOKENS = ("accepted_tokens", "rejected_tokens", "conflict_tokens")
 AMOUNTS = ("accepted_mt", "debited_mt", "overage_mt", "uncovered_mt", "invoiced_mt")
-COUNTED_BY_NODE = ("counted_tokens", "counted_requests", "resets")
+COUNTED_BY_NODE = ("counted_tokens", "counted_rounding", "counted_requests", "resets")
 CORRECTIONS = ("corrections", "correction_tokens", *(f"correction_{name}" for name in AMOUNTS))
 # What the columns of the sums by hour are called in a report.
 EVENT_NAMES = {"items": "accepted", "tokens": "accepted_tokens"}
@@ -53,7 +54,8 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
     """The report of the billing-zone days [start, end), at most MOST_DAYS of them.
 
     `nodes` and `hours` hold the same columns; `counted_tokens` and `difference_tokens` (counted -
-    accepted - rejected) are None where the node told no counters. `corrections` counts amendments;
+    accepted - rejected) are None where the node told no counters; by `counted_rounding` the former
+    may be off, and so the latter. `corrections` counts amendments;
     an hour names them under `amendments`. `differences` is empty if all that must agree does.
     Raises InvalidPeriod.
     """
@@ -62,7 +64,7 @@ def assure_nodes(*, start: date, end: date) -> dict[str, Any]:
     read = _read(start, end)
     hours = _hours(read.rows, read.refused)
     evidence = _evidence(read.refused)
-    nodes = _nodes(hours)
+    nodes = _nodes(hours, read.rounding)
     for (node_id, hour), row in hours.items():
         _conclude(row)
         row |= {"node": read.names.get(node_id, str(node_id)), "hour": hour.isoformat()}
@@ -91,6 +93,7 @@ class _Read:
 
     refused: list[Refused]
     rows: list[Row]
+    rounding: dict[int, int]  # by node, over all of the period
     unbalanced: list[Row]
     amendments: dict[Place, list[Row]]
     names: dict[int, str]
@@ -106,15 +109,20 @@ def _read(start: date, end: date) -> _Read:
         "most_named": MOST_CORRECTIONS,
     }
     with proof.snapshot() as cursor:
+        rounded = fetch(ROUNDED, about)
         names = dict(Node.objects.values_list("id", "name"))
         return _Read(
             refused=refused_between(cursor, start=about["from"], end=about["until"]),
             rows=[
                 *fetch(COUNTED, about),
+                *(row for row in rounded if row["hour"] is not None),
                 *(_renamed(row, EVENT_NAMES) for row in fetch(EVENTS_BY_HOUR, about)),
                 *fetch(REPEATED, about),
                 *(_renamed(row, AMENDMENT_NAMES) for row in fetch(AMENDMENTS_BY_HOUR, about)),
             ],
+            rounding={
+                row["node_id"]: row["counted_rounding"] for row in rounded if row["hour"] is None
+            },
             unbalanced=[
                 *fetch(EVENTS_UNBALANCED, about),
                 *fetch(AMENDMENTS_UNBALANCED, about),
@@ -155,11 +163,14 @@ def _hour(at: datetime) -> datetime:
     return at.astimezone(periods.BILLING_ZONE).replace(minute=0, second=0, microsecond=0)
 
 
-def _nodes(hours: Mapping[Place, Row]) -> dict[int, Row]:
+def _nodes(hours: Mapping[Place, Row], rounding: Mapping[int, int]) -> dict[int, Row]:
     total: dict[int, Row] = defaultdict(_empty)
     for (node_id, _hour), row in hours.items():
         for name, value in row.items():
             total[node_id][name] += value
+    for node_id, row in total.items():
+        # Not the sum of the hours: what one ends with, the next begins with.
+        row["counted_rounding"] = rounding.get(node_id, 0)
     return dict(total)
 
 
@@ -174,7 +185,7 @@ def _conclude(row: Row) -> None:
         known = row["accepted_tokens"] + row["rejected_tokens"]
         row["difference_tokens"] = row["counted_tokens"] - known
     else:
-        row |= {"counted_tokens": None, "counted_requests": None, "difference_tokens": None}
+        row |= dict.fromkeys((*COUNTED_BY_NODE[:3], "difference_tokens"))
 
 
 def _named(amendments: Iterable[Row]) -> dict[Place, list[Row]]:
@@ -202,8 +213,9 @@ def _counted_otherwise(
 ) -> list[Row]:
     found = []
     for node_id, row in nodes.items():
-        # What staff recounted explains a difference if it is exactly as large.
-        if row["difference_tokens"] in (None, 0, row["correction_tokens"]):
+        # What staff recounted explains a difference if it is as large, to the token or as far as
+        # the engine told.
+        if _agrees(row) or _agrees(row, row["correction_tokens"]):
             continue
         places = [place for place, one in hours.items() if place[0] == node_id]
         events = [event for place in places for event in evidence.get(place, [])]
@@ -213,9 +225,8 @@ def _counted_otherwise(
                 "where": row["node"],
                 "expected": row["counted_tokens"],
                 "found": row["accepted_tokens"] + row["rejected_tokens"],
-                "hours": [
-                    hours[place]["hour"] for place in places if hours[place]["difference_tokens"]
-                ],
+                "rounding": row["counted_rounding"],
+                "hours": [hours[place]["hour"] for place in places if not _agrees(hours[place])],
                 "events": sorted(events, key=lambda event: event["tokens"] is not None)[
                     :MOST_EVENTS
                 ],
@@ -226,6 +237,13 @@ def _counted_otherwise(
             }
         )
     return found
+
+
+def _agrees(row: Row, difference: int = 0) -> bool:
+    """Whether what the node counted, if it did, differs by so much as far as it can be told."""
+    if row["difference_tokens"] is None:
+        return True
+    return bool(abs(row["difference_tokens"] - difference) <= row["counted_rounding"])
 
 
 def _not_paid_for(unbalanced: Iterable[Row], names: Mapping[int, str]) -> list[Row]:

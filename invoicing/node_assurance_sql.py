@@ -18,6 +18,34 @@ COUNTED = """
      ORDER BY 1, 2
 """
 
+# By how much these sums may be off, since some engines round what they tell: of each run of a model
+# (from restart to restart), its ends alone count. By hour, and by node (without an hour).
+ROUNDED = """
+    SELECT edge.node_id,
+           edge.hour,
+           SUM(CASE WHEN edge.begins THEN edge.rounding_since ELSE 0 END
+               + CASE WHEN edge.ends THEN edge.rounding ELSE 0 END)::bigint AS counted_rounding
+      FROM (SELECT stretch.node_id,
+                   stretch.hour,
+                   stretch.rounding,
+                   stretch.rounding_since,
+                   ROW_NUMBER() OVER run = 1 AS begins,
+                   COALESCE(LEAD(stretch.reset) OVER run, TRUE) AS ends
+              FROM (SELECT sample.*,
+                           CASE WHEN by.the_hour
+                                THEN date_trunc('hour', sample.at - interval '1 microsecond', 'UTC')
+                                END AS hour
+                      FROM usage_nodecounter AS sample
+                     CROSS JOIN (VALUES (TRUE), (FALSE)) AS by (the_hour)
+                     WHERE sample.at > %(from)s
+                       AND sample.at <= %(until)s) AS stretch
+            WINDOW run AS (PARTITION BY stretch.node_id, stretch.model, stretch.hour
+                               ORDER BY stretch.at)) AS edge
+     WHERE edge.rounding > 0 OR edge.rounding_since > 0
+     GROUP BY 1, 2
+     ORDER BY 1, 2
+"""
+
 # Accepted events of the period, each in the hour of its use: the beginning of a statement, which
 # goes on with PAID.
 EVENTS = """

@@ -40,12 +40,13 @@ class CountersDiffer(DomainError):
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Running totals of one model (empty: the node does not tell): whole numbers from 0.
-    `input_tokens` includes cached ones."""
+    `input_tokens` includes cached ones; by `rounding` tokens both together may be off."""
 
     model: str
     input_tokens: int
     output_tokens: int
     requests: int
+    rounding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +112,34 @@ def _store(node_id: int, totals: Totals, at: datetime, now: datetime) -> NodeCou
         input_total=totals.input_tokens,
         output_total=totals.output_tokens,
         requests_total=totals.requests,
+        rounding=totals.rounding,
     )
     _count_since(sample, own.filter(at__lt=at).order_by("-at").first())
     sample.save(force_insert=True)
     following = own.filter(at__gt=at).order_by("at").first()
     if following is not None:
         _count_since(following, sample)
-        following.save(update_fields=["input_tokens", "output_tokens", "requests", "reset"])
+        following.save(
+            update_fields=[
+                "input_tokens", "output_tokens", "requests", "reset", "rounding_since",
+            ]
+        )  # fmt: skip
     return sample
 
 
 def _count_since(sample: NodeCounter, former: NodeCounter | None) -> None:
-    """Set what came on between two samples; tokens that got fewer tell a restart."""
-    sample.reset = former is not None and (
-        sample.input_total < former.input_total or sample.output_total < former.output_total
+    """Set what came on between two samples; tokens that got fewer, by more than was rounded, tell
+    a restart."""
+    start = NodeCounter(input_total=0, output_total=0, requests_total=0, rounding=0)
+    since = former or start
+    off = sample.rounding + since.rounding
+    sample.reset = (
+        sample.input_total + off < since.input_total
+        or sample.output_total + off < since.output_total
     )
-    start = NodeCounter(input_total=0, output_total=0, requests_total=0)
-    since = start if former is None or sample.reset else former
+    if sample.reset:
+        since = start
+    sample.rounding_since = since.rounding
     sample.input_tokens = sample.input_total - since.input_total
     sample.output_tokens = sample.output_total - since.output_total
     # An engine may stop telling its requests; tokens alone decide over a restart.

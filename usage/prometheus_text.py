@@ -1,11 +1,11 @@
 """Reads the totals out of the text that vLLM and llama.cpp show to Prometheus.
 
 The text writes every number as a float; totals are whole, and what is not, or is too large to be
-exact, is refused. So is what llama.cpp has rounded: from a million on it writes six digits and an
-exponent. vLLM's exponents have every digit. Engines are told apart by the names of their metrics.
+exact, is refused. llama.cpp writes six digits: from a million on they stand for several totals, and
+by how much they may be off is told along with them. vLLM's exponents have every digit. Engines are
+told apart by the names of their metrics.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from config.errors import DomainError
 
 TOTALS = ("input", "output", "requests")
 INEXACT = 2**53  # from here on, neighbouring whole numbers become one
-ROUNDED = re.compile(r"llamacpp:[^\s{]+(\{.*\})?\s+[\d.]+e", re.IGNORECASE)
+DIGITS = 6  # that llama.cpp writes
 
 # What each metric adds to: (name, label of the model, total). vLLM's prompt total includes tokens
 # out of its prefix cache; llama.cpp's excludes them and counts them apart. Where a metric has
@@ -42,14 +42,18 @@ class UnreadableCounters(DomainError):
 
 
 def totals_of(text: str) -> dict[str, dict[str, int]]:
-    """{"input", "output", "requests"} by model; llama.cpp names no model, so its is empty.
+    """{"input", "output", "requests", "rounding"} by model; llama.cpp names no model, so its is
+    empty. By `rounding` tokens input and output together may be more or less.
 
     Raises UnreadableCounters.
     """
-    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(TOTALS, 0))
+    names = (*TOTALS, "rounding")
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
     seen: dict[str, set[str]] = defaultdict(set)
     for metric, model, value in _samples(text):
         found[model][METRICS[metric][1]] += value
+        if metric.startswith("llamacpp:"):
+            found[model]["rounding"] += _rounding(value)
         seen[model].add(metric)
     for model, metrics in seen.items():
         if not any(needed <= metrics for needed in NEEDED):
@@ -62,11 +66,6 @@ def totals_of(text: str) -> dict[str, dict[str, int]]:
 def _samples(text: str) -> Iterator[tuple[str, str, int]]:
     """(metric, model, value) of the lines we know; the others (thousands) are not even parsed."""
     wanted = [line for line in text.splitlines() if line.startswith(tuple(METRICS))]
-    if rounded := next(filter(ROUNDED.match, wanted), None):
-        raise UnreadableCounters(
-            f"{rounded[:100]!r} is rounded to six digits: llama.cpp writes so from a million on. "
-            "Add up what its answers say they used, and send that as JSON."
-        )
     try:
         for family in text_string_to_metric_families("\n".join(wanted) + "\n"):
             for sample in family.samples:
@@ -86,3 +85,9 @@ def _whole(sample: Sample) -> int:
         detail = f"{sample.name} is {sample.value}; a total is whole, from 0 to below 2^53."
         raise UnreadableCounters(detail)
     return whole
+
+
+def _rounding(total: int) -> int:
+    """Half of the last digit that llama.cpp writes of such a total: 5 of 1.23457e+06."""
+    digits = len(str(total))
+    return 0 if digits <= DIGITS else 10 ** (digits - DIGITS) // 2

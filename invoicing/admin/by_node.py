@@ -15,6 +15,7 @@ MOST_AMENDMENTS = 200  # on one page; the others stand under Amendments
 
 RAW_COLUMNS = {
     "counted_tokens": _("counted by the node"),
+    "counted_rounding": _("rounded by at most"),
     "accepted_tokens": _("accepted"),
     "rejected_tokens": _("rejected"),
     "conflict_tokens": _("conflict"),

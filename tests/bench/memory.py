@@ -1,8 +1,8 @@
 """`python -m tests.bench.memory [--minutes 5]`: what each process holds while it takes in events.
 
-Batches of 1,000 by sixteen clients, as in `ingest_copy`. Of PostgreSQL's processes, which come and go
-with connections, it takes the largest, and of that what it does not share with the others: the rest
-only tells which pages of the buffers it has seen.
+Batches of 1,000 by sixteen clients, as in `ingest_copy`. Of PostgreSQL's processes, which come and
+go with connections, it takes the largest, and of that what it does not share with the others: the
+rest only tells which pages of the buffers it has seen.
 """
 
 import argparse

@@ -80,6 +80,11 @@ def count(node: Node, tokens: int, *, at: datetime = NOON, requests: int = 0) ->
     counters.take(node_id=node.pk, totals=totals, at=at, now=NOON + HOUR)
 
 
+def count_rounded(node: Node, tokens: int, *, at: datetime, rounding: int = 5) -> None:
+    totals = [Totals("", tokens, 0, 0, rounding)]
+    counters.take(node_id=node.pk, totals=totals, at=at, now=NOON + 10 * HOUR)
+
+
 def assure() -> dict[str, Any]:
     return node_assurance.assure_nodes(start=DAY, end=DAY + timedelta(days=1))
 
@@ -322,3 +327,35 @@ def test_a_batch_of_a_replay_is_not_received_again(node: Node, subscriber: Subsc
     send(node, event("a", 100), kind=UsageBatch.Kind.REPLAY)
     (row,) = assure()["nodes"]
     assert (row["received"], row["duplicate"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("last", "restart", "off", "differs"),
+    [
+        # The first and the last sample may each be off by 5, those between them do not count.
+        (2_000_110, False, 10, False),
+        (2_000_090, False, -10, False),
+        (2_000_120, False, 20, True),
+        # After a restart: the last one before it, too, but no former one for the new run.
+        (1_000_015, True, 15, False),
+        (1_000_016, True, 16, True),
+    ],
+)
+def test_a_difference_is_none_as_far_as_the_engine_has_rounded(
+    node: Node, subscriber: Subscriber, last: int, restart: bool, off: int, differs: bool
+) -> None:
+    before = datetime(2026, 11, 23, 20, tzinfo=BILLING_ZONE)
+    count_rounded(node, 1_000_000, at=before)
+    between = [1_000_050, 2_000_000] if not restart else [1_900_000, 2_000_000]
+    for place, total in enumerate(between):
+        count_rounded(node, total, at=NOON + place * MINUTE)
+    count_rounded(node, last, at=NOON + 3 * HOUR)
+    send(node, event("e1", 1_000_100 if not restart else 2_000_000))
+    report = assure()
+    (row,) = report["nodes"]
+    assert row["difference_tokens"] == off
+    assert row["counted_rounding"] == (15 if restart else 10)
+    assert hour(report, 12)["counted_rounding"] == 10
+    assert bool(report["differences"]) is differs
+    if differs:
+        assert report["differences"][0]["rounding"] == row["counted_rounding"]

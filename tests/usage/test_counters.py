@@ -244,27 +244,41 @@ def test_a_total_in_the_text_is_whole_and_exact(value: str) -> None:
         prometheus_text.totals_of(text)
 
 
+@pytest.mark.usefixtures("clock_at_noon")
 @pytest.mark.parametrize(
-    ("value", "is_exact"),
+    ("value", "total", "rounding"),
     [
-        ("999999", True),
-        ("1234567", True),
-        ("1e+06", False),
-        ("1.23457e+06", False),
-        ("1.23457E+06", False),
+        ("999999", 999_999, 0),
+        ("1e+06", 1_000_000, 5),
+        ("1.23457e+06", 1_234_570, 5),
+        ("9.99999e+06", 9_999_990, 5),
+        ("1.23457e+09", 1_234_570_000, 5_000),
     ],
 )
-def test_a_total_that_llama_cpp_has_rounded_is_refused(
-    node: Node, collector: APIClient, value: str, is_exact: bool
+def test_of_a_total_that_llama_cpp_has_rounded_it_is_kept_by_how_much(
+    node: Node, collector: APIClient, value: str, total: int, rounding: int
 ) -> None:
-    """It writes six digits: 1.23457e+06 stands for any total from 1,234,565 to 1,234,574."""
+    """It writes six digits: 1.23457e+06 stands for any total from 1,234,565 to 1,234,575."""
     text = (PAYLOADS / "real_llamacpp_metrics.prom").read_text()
-    answer = post(collector, text.replace("_total 129\n", f"_total {value}\n"))
-    if is_exact:
-        assert steps(node, "") == [(int(value) + 194, 120, 0, False)]
-    else:
-        assert (answer.status_code, answer.json()["code"]) == (400, "unreadable_counters")
-        assert "rounded" in answer.json()["detail"] and steps(node, "") == []
+    assert post(collector, text.replace("_total 129\n", f"_total {value}\n")).json()["stored"] == 1
+    assert steps(node, "") == [(total + 194, 120, 0, False)]
+    assert NodeCounter.objects.get(node_id=node.pk).rounding == rounding
+
+
+def test_what_came_on_is_off_by_what_was_rounded_before(node: Node) -> None:
+    """A total told exactly after a rounded one may be smaller by that; after a restart nothing of
+    the former total counts."""
+    for minute, (given, rounding) in enumerate([(1_234_570, 5), (1_234_566, 0), (900, 0)]):
+        counters.take(
+            node_id=node.pk, totals=[Totals("m", given, 0, 0, rounding)],
+            at=NOON + minute * MINUTE, now=NOON + 10 * MINUTE,
+        )  # fmt: skip
+    rows = NodeCounter.objects.filter(node_id=node.pk).order_by("at")
+    assert [(row.input_tokens, row.rounding_since, row.reset) for row in rows] == [
+        (1_234_570, 0, False),
+        (-4, 5, False),
+        (900, 0, True),
+    ]
 
 
 def test_the_exponents_that_vllm_writes_are_exact() -> None:
@@ -272,6 +286,7 @@ def test_the_exponents_that_vllm_writes_are_exact() -> None:
     text += 'vllm:generation_tokens_total{model_name="llamacpp:x_total 1e+06"} 1e+07\n'
     [total] = prometheus_text.totals_of(text).values()
     assert (total["input"], total["output"]) == (1_234_567, 10_000_000)
+    assert total["rounding"] == 0
 
 
 @pytest.mark.usefixtures("clock_at_noon")

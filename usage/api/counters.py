@@ -68,7 +68,7 @@ class NodeCounters(APIView):
 
     JSON, or as `text/plain` the page that vLLM or llama.cpp shows to Prometheus (`?at=` says when
     it was read). A repeat stores nothing; late reports find their place; restarts are recognised.
-    Totals that llama.cpp has rounded (from a million on) are refused: send them as JSON.
+    llama.cpp rounds its totals to six digits: a difference that this explains is none.
     """
 
     authentication_classes = [KeyAuthentication]
@@ -92,7 +92,9 @@ class NodeCounters(APIView):
             query.is_valid(raise_exception=True)
             at = query.validated_data.get("at", now)
             totals = [
-                counters.Totals(model, one["input"], one["output"], one["requests"])
+                counters.Totals(
+                    model, one["input"], one["output"], one["requests"], one["rounding"]
+                )
                 # A body without a byte never gets to the parser.
                 for model, one in prometheus_text.totals_of(body.get("text", "")).items()
             ]

@@ -19,6 +19,9 @@ class NodeCounter(models.Model):
     output_tokens = models.BigIntegerField()
     requests = models.BigIntegerField()
     reset = models.BooleanField(default=False)  # the node had started anew since the last one
+    # By how many tokens the totals of this sample may be off, and those that came on were since.
+    rounding = models.BigIntegerField(default=0, db_default=0)
+    rounding_since = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         verbose_name = _("node counter")
