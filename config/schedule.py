@@ -29,7 +29,12 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": crontab(minute="50"),
     },
     "continue-reratings": {"task": "usage.tasks.continue_reratings", "schedule": 60.0},
-    "deliver-callbacks": {"task": "usage.tasks.deliver_callbacks", "schedule": 5.0},
+    # Nodes that do not answer make a round longer than that; those that waited in vain are dropped.
+    "deliver-callbacks": {
+        "task": "usage.tasks.deliver_callbacks",
+        "schedule": 5.0,
+        "options": {"expires": 5.0},
+    },
     "purge-watching": {"task": "usage.tasks.purge_watching", "schedule": crontab(minute="40")},
     "look-at-sequences": {
         "task": "usage.tasks.look_at_sequences",

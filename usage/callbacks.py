@@ -3,13 +3,14 @@
 A message is written in the transaction that causes it and sent afterwards, at least once: a row
 is claimed in a short transaction (its next attempt moves past a lease), sent while none is open,
 then marked. Sent again it has the same webhook-id. Only the newest word to a session counts: an
-older one that still waits is not sent behind it, so a late ABORT cannot undo a REAUTHORIZE.
+older one that still waits is not sent behind it, so a late ABORT cannot undo a REAUTHORIZE. A node
+that does not answer is left alone for a while, lest its many messages hold up everybody's.
 """
 
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import repeat
@@ -31,6 +32,7 @@ State = Callback.State
 # Waits between attempts, in seconds: twelve hours in all, then the message has failed.
 BACKOFF = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14_400, 14_400)
 MAX_ATTEMPTS = len(BACKOFF) + 1
+PAUSE = timedelta(seconds=30)  # for what else waits for a node that does not answer
 KEPT = timedelta(days=30)  # how long a sent or failed message can be looked at
 _CHUNK = 16  # messages in flight at once
 _MOST_OVERTAKEN = 10_000  # closed a round; the rest waits for the next
@@ -96,6 +98,19 @@ OVERTAKEN = """
      WHERE callback.id = overtaken.id
 """
 
+# What else is due for these nodes waits. Rows that others send just now are not waited for.
+PUT_OFF = """
+    WITH due AS MATERIALIZED (
+        SELECT callback.id FROM usage_callback AS callback
+         WHERE callback.state = 'waiting' AND callback.next_attempt_at <= %(now)s
+           AND callback.node_id = ANY(%(node_ids)s)
+         ORDER BY callback.id
+           FOR UPDATE SKIP LOCKED)
+    UPDATE usage_callback AS callback SET next_attempt_at = %(until)s
+      FROM due
+     WHERE callback.id = due.id
+"""
+
 PURGE = """
     DELETE FROM usage_callback
      WHERE id IN (SELECT callback.id FROM usage_callback AS callback
@@ -158,9 +173,13 @@ def deliver_due(*, now: datetime, limit: int = 1000) -> int:
             claimed += len(callbacks)
             signing = _secrets([callback.node_id for callback in callbacks])
             problems = pool.map(_send, callbacks, signing, repeat(now))
+            silent: set[int] = set()
             for callback, problem in zip(callbacks, problems, strict=True):
                 _mark(callback, problem, now)
                 sent += problem is None
+                if problem is not None and problem.silent:
+                    silent.add(callback.node_id)
+            _put_off(silent, now)
     return sent
 
 
@@ -184,6 +203,14 @@ def _claim(*, now: datetime, limit: int) -> list[Callback]:
         attempts=F("attempts") + 1, next_attempt_at=now + _LEASE
     )
     return callbacks
+
+
+def _put_off(node_ids: Collection[int], now: datetime) -> None:
+    """Leave nodes alone that did not answer: each further message would take as long as this."""
+    if node_ids:
+        row = {"node_ids": sorted(node_ids), "now": now, "until": now + PAUSE}
+        with fast_cursor() as cursor:
+            cursor.execute(PUT_OFF, row)
 
 
 def _secrets(node_ids: Sequence[int]) -> list[str]:

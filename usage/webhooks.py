@@ -39,11 +39,13 @@ class UnfitUrl(DomainError):
 
 
 class NotDelivered(Exception):
-    """The message did not arrive, or nobody said so; `final` when asking again is of no use."""
+    """The message did not arrive, or nobody said so; `final` when asking again is of no use,
+    `silent` when nobody answered at all."""
 
-    def __init__(self, detail: str, *, final: bool = False) -> None:
+    def __init__(self, detail: str, *, final: bool = False, silent: bool = False) -> None:
         super().__init__(detail)
         self.final = final
+        self.silent = silent
 
 
 def check_url(url: str) -> SplitResult:
@@ -138,7 +140,7 @@ def post(*, url: str, secret: str, message_id: str, timestamp: int, body: bytes)
         connection.request("POST", _target(parts), body, headers)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise NotDelivered(f"No answer: {type(error).__name__}: {error}") from None
+        raise NotDelivered(f"No answer: {type(error).__name__}: {error}", silent=True) from None
     finally:
         deadline.cancel()
         connection.close()
@@ -153,7 +155,7 @@ def resolve(parts: SplitResult) -> list[str]:
     try:
         found = socket.getaddrinfo(parts.hostname, _port(parts), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise NotDelivered(f"The host's name is not resolved: {error}") from None
+        raise NotDelivered(f"The host's name is not resolved: {error}", silent=True) from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if refused := refused_of(addresses):
         raise NotDelivered(f"The host's name leads to {refused}, where callbacks are not sent.")
@@ -177,7 +179,7 @@ def _connect(parts: SplitResult, addresses: Sequence[str]) -> http.client.HTTPCo
             problem = error
             continue
         return connection
-    raise NotDelivered(f"Not reached: {problem}")
+    raise NotDelivered(f"Not reached: {problem}", silent=True)
 
 
 def _wrapped(sock: socket.socket, host: str) -> ssl.SSLSocket:

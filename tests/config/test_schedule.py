@@ -14,3 +14,10 @@ def test_the_timetable_is_written_in_the_billing_zone() -> None:
     assert str(app.conf.timezone) == "Asia/Shanghai"
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
+
+
+def test_rounds_of_callbacks_do_not_pile_up() -> None:
+    """Nodes that do not answer make rounds longer than the time between two: one that waited
+    until the next is due is dropped, else workers would come to nothing else."""
+    entry = BEAT_SCHEDULE["deliver-callbacks"]
+    assert entry["options"]["expires"] == entry["schedule"]

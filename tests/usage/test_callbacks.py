@@ -34,8 +34,9 @@ from usage.database import fast_cursor
 from usage.granting import grant_many
 from usage.ledger import Grant
 from usage.models import Callback, Node, QuotaSession
+from usage.nodes import create_node
 
-from .conftest import END, HOUR, NOON, SECOND, START, give
+from .conftest import BORN, END, HOUR, NOON, SECOND, START, give
 
 
 class Receiver(ThreadingHTTPServer):
@@ -366,6 +367,42 @@ def test_a_node_that_is_down_is_tried_again(
     row = Callback.objects.get()
     assert (row.state, row.next_attempt_at) == ("waiting", NOON + 10 * SECOND)
     assert row.last_error.startswith("Not reached: ")
+
+
+def test_a_silent_node_does_not_hold_up_what_others_are_told(
+    node: Node, subscriber: Subscriber, neighbour: Subscriber, receiver: Receiver
+) -> None:
+    """Each of its messages would take a worker's time until the limit, for nothing."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        for number in range(100):
+            session(node, subscriber, f"s{number}", url=url)
+        suspend(subscriber)
+    other, _token = create_node(name="n2", now=BORN)
+    session(other, neighbour, "other", url=receiver.url)
+    suspend(neighbour)
+    assert callbacks.deliver_due(now=NOON) == 1
+    tried = Callback.objects.filter(node_id=node.pk, attempts=1)
+    assert tried.count() == callbacks._CHUNK
+    left = Callback.objects.filter(node_id=node.pk, attempts=0)
+    assert set(left.values_list("state", "next_attempt_at")) == {
+        ("waiting", NOON + callbacks.PAUSE)
+    }
+    left.update(url=receiver.url)  # the node is back
+    assert callbacks.deliver_due(now=NOON + callbacks.PAUSE - SECOND) == 0
+    assert callbacks.deliver_due(now=NOON + callbacks.PAUSE) == 100 - callbacks._CHUNK
+
+
+def test_a_node_that_refuses_a_message_gets_its_others(
+    node: Node, subscriber: Subscriber, receiver: Receiver
+) -> None:
+    receiver.status = 500
+    for number in range(2 * callbacks._CHUNK):
+        session(node, subscriber, f"s{number}", url=receiver.url)
+    suspend(subscriber)
+    callbacks.deliver_due(now=NOON)
+    assert len(receiver.got) == 2 * callbacks._CHUNK
 
 
 def test_nothing_is_sent_while_a_transaction_is_open(
