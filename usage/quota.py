@@ -20,7 +20,7 @@ from .decoding import Candidate, Refusal, read_events
 from .ingest import claim
 from .locking import Owners, Standing, lock_owners, lock_pools_of, lock_shared, read_own
 from .models import Node, QuotaSession, UsageBatch
-from .resolving import Subjects
+from .resolving import asks_now
 from .serving import Ask, Raced, serve
 from .sessions import Answer, Session, StoredAnswer
 
@@ -100,7 +100,7 @@ def create(
             if found is not None:
                 return _replayed(found, ask) or _second(found[0])
             batch = _arrive(cursor, node, ask, read)
-            subscriber_id, api_key_id = _subscriber(cursor, subject, now)
+            subscriber_id, api_key_id = asks_now(cursor, subject=subject, now=now)
             session = Session(
                 0,
                 sessions.new_ref(now),
@@ -147,7 +147,9 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
             batch = _arrive(cursor, node, ask, read)
             before = known.subscriber_id
             if before is None:
-                known.subscriber_id, known.api_key_id = _subscriber(cursor, known.subject, now)
+                known.subscriber_id, known.api_key_id = asks_now(
+                    cursor, subject=known.subject, now=now
+                )
             locked = _lock(cursor, known, batch, now)
             session = _existing(cursor, node, ref, ask)
             if isinstance(session, Answer) or session.subscriber_id != before:
@@ -226,11 +228,6 @@ def _replayed(found: tuple[Session, StoredAnswer | None], ask: Ask) -> Answer | 
             "send a new question under the next sequence."
         )
     return stored.answer
-
-
-def _subscriber(cursor: Cursor, subject: str, now: datetime) -> tuple[int | None, int | None]:
-    """(subscriber id, API key id) behind a subject; (None, None): there is none."""
-    return Subjects(cursor, [subject]).at(subject=subject, at=now) or (None, None)
 
 
 def _lock(cursor: Cursor, session: Session, batch: Arrival | None, now: datetime) -> Owners:

@@ -7,6 +7,9 @@ from datetime import datetime
 from django.conf import settings
 from django.urls import reverse
 
+from accounts.keys import in_force
+from accounts.models import ApiKey
+
 from . import limits
 from .charging import priced_totals
 from .database import Cursor, copied_time
@@ -53,15 +56,12 @@ def decide(
 
     The standing is locked and free of what the session itself held; the new hold is taken from it.
     """
-    if session.subscriber_id is None:
-        return Granted("USER_UNKNOWN")
-    profile = standing.profiles[session.subscriber_id]
-    if profile.state != "active":
-        return Granted("SERVICE_DENIED")
-    if session.model_id is None:
-        return Granted("RATING_FAILED")
+    if reason := denial(session, standing, now=now):
+        return Granted(reason)
     if requested == 0:
         return Granted("SUCCESS")
+    assert session.subscriber_id is not None and session.model_id is not None, "it was denied"
+    profile = standing.profiles[session.subscriber_id]
     asked_mt = (settings.QUOTA_SLICE_TOKENS if requested is None else requested) * MT
     rules = limits.rules_of(
         cursor, subscriber_id=session.subscriber_id, api_key_id=session.api_key_id
@@ -91,6 +91,22 @@ def decide(
         _final(profile) if limited is None else {"action": "TERMINATE"},
         None if limited is None else limited.rule.shown(),
     )
+
+
+def denial(session: Session, standing: Standing, *, now: datetime) -> str:
+    """Why this session is granted nothing whatever is left; empty when it may be."""
+    if session.subscriber_id is None:
+        return "USER_UNKNOWN"
+    if standing.profiles[session.subscriber_id].state != "active":
+        return "SERVICE_DENIED"
+    if session.api_key_id is not None and not _is_in_force(session.api_key_id, now):
+        return "SERVICE_DENIED"
+    return "RATING_FAILED" if session.model_id is None else ""
+
+
+def _is_in_force(api_key_id: int, now: datetime) -> bool:
+    """Whether a key still opens anything; what was used by one that does not is charged."""
+    return ApiKey.objects.filter(in_force(now=now), id=api_key_id).exists()
 
 
 def _final(profile: Profile) -> dict[str, str]:

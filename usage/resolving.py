@@ -24,6 +24,18 @@ NUMBER_VERSION = """
       FROM accounts_numberversion AS number
 """
 
+# Who holds a number now; a terminated subscriber keeps its last one until another takes it.
+HOLDER_NOW = """
+    SELECT assignment.subscriber_id
+      FROM accounts_numberassignment AS assignment
+      JOIN accounts_subscriber AS subscriber ON subscriber.id = assignment.subscriber_id
+     WHERE assignment.msisdn = %(msisdn)s AND assignment.valid_from <= %(now)s
+       AND (assignment.valid_until IS NULL OR assignment.valid_until > %(now)s
+            OR subscriber.state = 'terminated')
+     ORDER BY assignment.valid_from DESC
+     LIMIT 1
+"""
+
 # Which of the given subscriber ids exist.
 SUBSCRIBERS = """
     SELECT subscriber.id FROM accounts_subscriber AS subscriber
@@ -177,6 +189,17 @@ class Subjects:
         if found is None and (holders := self._holders.get(subject)):
             return _holder(holders, at), None
         return found
+
+
+def asks_now(cursor: Any, *, subject: str, now: datetime) -> tuple[int | None, int | None]:
+    """(subscriber id, API key id) who asks for quota under a subject; (None, None): nobody.
+
+    What was used on a number that its holder gave up is the holder's; but nobody is served on it.
+    """
+    if not _is_number(subject):
+        return Subjects(cursor, [subject]).at(subject=subject, at=now) or (None, None)
+    row = cursor.execute(HOLDER_NOW, {"msisdn": subject, "now": now}, prepare=True).fetchone()
+    return (None if row is None else row[0]), None
 
 
 def _holder(rows: Sequence[tuple[int, datetime]], at: datetime) -> int:

@@ -68,11 +68,12 @@ def serve(
         write_events(cursor, rows_of([batch]))
         [result] = record(cursor, [batch], profiles=standing.profiles, now=now)
         report = result.shown()
-    grant = (
-        Granted("SUCCESS")
-        if ends is not None
-        else reserving.decide(cursor, session, standing, requested=ask.requested, now=now)
-    )
+    if ends is None:
+        grant = reserving.decide(cursor, session, standing, requested=ask.requested, now=now)
+    elif session.id:
+        grant = Granted("SUCCESS")  # whoever releases asks for nothing
+    else:
+        grant = Granted(reserving.denial(session, standing, now=now) or "SUCCESS")
     _move(cursor, session, [*moves, *grant.hold.buckets], payg_mt + grant.hold.payg_mt)
     session.state = ends or (State.OPEN if grant.tokens else State.IDLE)
     session.granted_mt = grant.tokens * sessions.MT
@@ -114,7 +115,8 @@ def _move(cursor: Cursor, session: Session, moves: list[tuple[int, int]], payg_m
 
 def _body(session: Session, ask: Ask, grant: Granted) -> dict[str, Any]:
     """The answer's members that every answer has; `limit` only when one decided."""
-    threshold = grant.tokens if grant.final else grant.tokens * 8 // 10
+    # At a threshold of nothing, a node would ask again before it has used anything.
+    threshold = grant.tokens if grant.final else max(grant.tokens * 8 // 10, min(grant.tokens, 1))
     body: dict[str, Any] = {
         "ref": session.ref,
         "sequence": ask.sequence,

@@ -7,6 +7,7 @@ from django.urls import resolve
 from rest_framework.test import APIClient
 
 from accounts import lifecycle
+from accounts.keys import issue_key, revoke
 from accounts.models import Subscriber
 from usage import ledger, proof, supervising
 from usage.models import BlockChange, Bucket, Node, QuotaSession, UsageBatch, UsageEvent
@@ -35,6 +36,15 @@ def test_a_create_holds_what_is_asked_and_answers_as_the_contract_says(
     }
     assert amounts(month) == (1000, 400)
     assert proof.verify() == []
+
+
+@pytest.mark.parametrize(("granted", "threshold"), [(1, 1), (2, 1), (4, 3), (5, 4), (1000, 800)])
+def test_the_threshold_is_four_fifths_and_never_nothing(
+    collector: APIClient, bare: Subscriber, granted: int, threshold: int
+) -> None:
+    """Who asks again as soon as the threshold is reached would ask for ever at zero."""
+    give(bare, 2000)
+    assert create(collector, requested=granted).json()["threshold"] == threshold
 
 
 def test_without_an_amount_the_server_decides(
@@ -236,6 +246,49 @@ def test_a_suspended_subscriber_is_denied_and_what_was_used_is_charged(
     assert amounts(month) == (900, 0)
     lifecycle.resume(subscriber_id=subscriber.pk, actor="clerk", reason="paid", now=NOON)
     assert update(collector, ref, 2, requested=400).json()["granted"] == 400
+
+
+def test_a_key_that_is_not_in_force_is_denied_and_what_was_used_is_charged(
+    collector: APIClient, subscriber: Subscriber, month: Bucket, clock_at_noon: Any
+) -> None:
+    revoked, _token = issue_key(kind="subscriber", subscriber_id=subscriber.pk, now=BORN)
+    expiring, _token = issue_key(
+        kind="subscriber", subscriber_id=subscriber.pk, expires_at=NOON + SECOND, now=BORN
+    )
+    for key in (revoked, expiring):
+        answer = create(collector, key.public_id, subject=key.public_id, requested=400)
+        assert answer.json()["granted"] == 400
+    clock_at_noon.move_to(NOON + SECOND)
+    revoke(key_id=revoked.pk, now=NOON + SECOND)
+    for number, session in enumerate(QuotaSession.objects.order_by("id")):
+        used = event(f"e{number}", 100, subject=session.subject)
+        body = update(collector, session.ref, 1, used, requested=400).json()
+        assert (body["result"], body["granted"], body["accepted"]) == ("SERVICE_DENIED", 0, 1)
+        again = create(collector, f"again {number}", subject=session.subject, requested=1)
+        assert (again.json()["result"], again.json()["granted"]) == ("SERVICE_DENIED", 0)
+    assert amounts(month) == (800, 0)
+    assert create(collector, "by number", requested=1).json()["granted"] == 1
+
+
+def test_a_number_that_nobody_holds_now_is_granted_nothing(
+    collector: APIClient, subscriber: Subscriber, month: Bucket, clock_at_noon: Any
+) -> None:
+    given_up = subscriber.msisdn
+    before = create(collector, "before", requested=100).json()["ref"]
+    clock_at_noon.move_to(NOON + SECOND)
+    lifecycle.change_number(
+        subscriber_id=subscriber.pk, msisdn="+8613900000077", actor="clerk", reason="asked",
+        now=NOON + SECOND,
+    )  # fmt: skip
+    body = create(collector, "old", subject=given_up, requested=100).json()
+    assert (body["result"], body["granted"]) == ("USER_UNKNOWN", 0)
+    # What was used on it is its last holder's all the same.
+    body = update(collector, body["ref"], 1, event("e1", 30, subject=given_up)).json()
+    assert (body["result"], body["accepted"]) == ("USER_UNKNOWN", 1)
+    assert create(collector, "new", subject="+8613900000077", requested=50).json()["granted"] == 50
+    # A session is of the subscriber, who goes on.
+    assert update(collector, before, 1, requested=200).json()["granted"] == 200
+    assert amounts(month) == (970, 250)
 
 
 def test_events_of_others_are_charged_to_them(

@@ -125,6 +125,29 @@ def test_a_one_shot_debit_holds_nothing(
     assert missing["code"] == "MANDATORY_IE_MISSING"
 
 
+@pytest.mark.parametrize(
+    ("result", "changes", "accepted"),
+    [
+        ("USER_UNKNOWN", {"subject": "+8613911111111"}, 0),
+        ("RATING_FAILED", {"model": "gpt-0"}, 0),
+        ("SERVICE_DENIED", {}, 1),
+    ],
+)
+def test_a_one_shot_debit_says_why_it_would_be_granted_nothing(
+    collector: APIClient,
+    subscriber: Subscriber,
+    result: str,
+    changes: dict[str, Any],
+    accepted: int,
+) -> None:
+    if result == "SERVICE_DENIED":
+        lifecycle.suspend(subscriber_id=subscriber.pk, actor="clerk", reason="fraud", now=NOON)
+    body = create(collector, one_shot=True, events=[event("e1", 5, **changes)], **changes).json()
+    assert (body["result"], body["accepted"]) == (result, accepted)
+    assert QuotaSession.objects.get().state == "released"
+    assert proof.verify() == []
+
+
 def test_a_session_belongs_to_its_node(
     collector: APIClient, subscriber: Subscriber, month: Bucket
 ) -> None:
