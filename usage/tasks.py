@@ -9,12 +9,15 @@ from . import callbacks, counters, enforcement, ledger, partitions, rerating, se
 from .models import Node
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
+SWEPT = 2000  # subscribers looked at again in one step
 
 
 @shared_task
 def sweep_blocks() -> None:
-    """Beat, every 30 seconds: blocks that time alone has changed."""
-    enforcement.sweep(now=clock.now())
+    """Beat, every 30 seconds: blocks that time alone has changed, many when a month begins."""
+    for _round in range(ROUNDS):
+        if enforcement.sweep(now=clock.now(), limit=SWEPT) < SWEPT:
+            break
 
 
 @shared_task
@@ -38,7 +41,10 @@ def care_for_partitions() -> None:
 @shared_task
 def expire_sessions() -> None:
     """Beat, every 10 seconds: quota sessions that were left alone for twice their validity."""
-    supervising.expire_abandoned(now=clock.now())
+    now = clock.now()
+    for _round in range(ROUNDS):
+        if not supervising.expire_abandoned(now=now):
+            break
 
 
 @shared_task

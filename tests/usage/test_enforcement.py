@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from accounts import lifecycle
 from accounts.models import Account, OutboxMessage, Subscriber
-from usage import enforcement, movements, profiles
+from usage import enforcement, movements, profiles, tasks
 from usage.models import BlockChange, Bucket, ChargingProfile, Node, Notice
 
 from .conftest import (
@@ -181,6 +181,17 @@ def test_the_sweep_is_bounded_and_goes_on(account: Account) -> None:
     for number in range(5):
         make_subscriber(account, f"+861390000010{number}")
     assert [enforcement.sweep(now=NOON, limit=2) for _round in range(4)] == [2, 2, 1, 0]
+
+
+@pytest.mark.usefixtures("clock_at_noon")
+def test_a_run_of_the_sweep_looks_at_all_whom_time_has_changed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a step takes: when a month begins, they are all who had used theirs up."""
+    people = [make_subscriber(account, f"+8613900000{number}") for number in range(200, 205)]
+    monkeypatch.setattr(tasks, "SWEPT", 2)
+    tasks.sweep_blocks()
+    assert {blocked(person) for person in people} == {"quota_exhausted"}
 
 
 # --- notices

@@ -3,6 +3,7 @@ forgotten."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import time_machine
@@ -10,7 +11,7 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from accounts.models import Subscriber
-from usage import proof, supervising
+from usage import proof, supervising, tasks
 from usage.models import Bucket, QuotaAnswer, QuotaSession
 
 from .conftest import INSTANT, NOON, event, give
@@ -120,4 +121,21 @@ def test_a_bounded_run_leaves_the_rest_to_the_next(collector: APIClient, bare: S
         create(collector, f"s{name}", requested=10)
     assert supervising.expire_abandoned(now=NOON + TIME, limit=3) == 3
     assert supervising.expire_abandoned(now=NOON + TIME, limit=3) == 2
+    assert amounts(bucket) == (100, 0)
+
+
+def test_a_run_gives_back_all_that_is_abandoned(
+    collector: APIClient,
+    bare: Subscriber,
+    clock_at_noon: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many a step takes: else more might be abandoned than ever go back."""
+    bucket = give(bare, 100)
+    for name in range(5):
+        create(collector, f"s{name}", requested=10)
+    clock_at_noon.move_to(NOON + TIME)
+    step = partial(supervising.expire_abandoned, limit=2)
+    monkeypatch.setattr(supervising, "expire_abandoned", step)
+    tasks.expire_sessions()
     assert amounts(bucket) == (100, 0)
