@@ -69,7 +69,10 @@ def serve(
         [result] = record(cursor, [batch], profiles=standing.profiles, now=now)
         report = result.shown()
     if ends is None:
-        grant = reserving.decide(cursor, session, standing, requested=ask.requested, now=now)
+        # A newer one was answered already: what the node was told there goes on to be held.
+        overtaken = ask.sequence < session.sequence
+        requested = session.granted_mt // sessions.MT if overtaken else ask.requested
+        grant = reserving.decide(cursor, session, standing, requested=requested, now=now)
     elif session.id:
         grant = Granted("SUCCESS")  # whoever releases asks for nothing
     else:

@@ -84,6 +84,25 @@ def test_a_new_grant_replaces_the_held_one(
     assert amounts(month) == (1000, 0)
 
 
+def test_an_overtaken_update_is_charged_and_leaves_the_newer_grant(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    """A node that got no answer in time may go on to the next sequence, and both arrive."""
+    ref = create(collector, requested=400).json()["ref"]
+    newer = update(collector, ref, 2, event("e2", 100), requested=500).json()
+    assert newer["granted"] == 500
+    overtaken = update(collector, ref, 1, event("e1", 50), requested=30).json()
+    assert (overtaken["sequence"], overtaken["accepted"]) == (1, 1)
+    assert (overtaken["result"], overtaken["granted"]) == ("SUCCESS", 500)
+    assert amounts(month) == (850, 500)
+    # What it charges may come from what the newer grant held.
+    assert update(collector, ref, 4, requested=800).json()["granted"] == 800
+    overtaken = update(collector, ref, 3, event("e3", 150), requested=10).json()
+    assert (overtaken["granted"], overtaken["final"]["action"]) == (700, "REDIRECT")
+    assert amounts(month) == (700, 700)
+    assert proof.verify() == []
+
+
 def test_an_update_charges_what_was_used_and_tells_of_each_event(
     collector: APIClient, subscriber: Subscriber, month: Bucket
 ) -> None:
