@@ -19,7 +19,7 @@ from invoicing.refusals import (
 )
 from plans import ordering
 from plans.models import Charge, Order
-from usage.models import Bucket
+from usage.models import Bucket, Callback, QuotaSession
 
 from .conftest import Debtors
 
@@ -151,6 +151,22 @@ def test_a_paid_pack_is_granted_and_charged_once(
     assert Charge.objects.get().order_id == pack_order.pk
     with pytest.raises(NothingDue):
         pay_order(pack_order, after_october, key="pay-2")
+
+
+def test_a_payment_tells_the_nodes_of_whoever_paid_to_ask_again(
+    pack_order: Order, after_october: datetime
+) -> None:
+    owner = pack_order.subscriber
+    QuotaSession.objects.create(
+        ref="qs_1", node_id=1, session="s1", subject=owner.msisdn, subscriber_id=owner.pk,
+        model="plain", state="idle", sequence=0, notify_url="https://node.example/told",
+        created_at=after_october, supervised_until=after_october,
+    )  # fmt: skip
+    payment = pay_order(pack_order, after_october)
+    assert not Callback.objects.exists()
+    for _ in range(2):
+        paying.confirm_offline(payment_id=payment.pk, actor="li", now=after_october)
+    assert [one.kind for one in Callback.objects.all()] == ["REAUTHORIZE"]
 
 
 def test_money_for_a_cancelled_order_is_kept_and_told(
