@@ -267,6 +267,21 @@ def test_a_suspended_subscriber_is_denied_and_what_was_used_is_charged(
     assert update(collector, ref, 2, requested=400).json()["granted"] == 400
 
 
+def test_a_terminated_subscriber_is_denied_until_another_has_the_number(
+    collector: APIClient, subscriber: Subscriber, month: Bucket, clock_at_noon: Any
+) -> None:
+    clock_at_noon.move_to(NOON + SECOND)
+    lifecycle.terminate(subscriber_id=subscriber.pk, actor="clerk", reason="asked", now=NOON)
+    assert create(collector, requested=10).json()["result"] == "SERVICE_DENIED"
+    heir = lifecycle.create_subscriber(
+        account_id=subscriber.account_id, msisdn=SUBJECT, actor="clerk", reason="new", now=NOON
+    )
+    lifecycle.activate(subscriber_id=heir.pk, actor="clerk", reason="new", now=NOON)
+    give(heir, 100)
+    assert create(collector, "s2", requested=10).json()["granted"] == 10
+    assert amounts(month) == (1000, 0)
+
+
 def test_a_key_that_is_not_in_force_is_denied_and_what_was_used_is_charged(
     collector: APIClient, subscriber: Subscriber, month: Bucket, clock_at_noon: Any
 ) -> None:
