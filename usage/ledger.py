@@ -14,7 +14,7 @@ from config.errors import DomainError
 
 from .database import Cursor, fast_cursor
 from .enforcement import reconsider
-from .locking import lock_pools, lock_profiles
+from .locking import lock_owners, lock_pools, lock_profiles
 from .models import NEVER, Bucket, LedgerEntry
 from .rollover import roll_over
 from .waterfall import WHOLE_DAY
@@ -265,11 +265,13 @@ def close_due_buckets(*, now: datetime, limit: int = 1000) -> int:
         due = cursor.execute(DUE_TO_CLOSE, {"now": now, "limit": limit}).fetchall()
         ids = [bucket_id for bucket_id, _owner, _pool in due]
         owners = sorted({owner for _bucket_id, owner, _pool in due if owner is not None})
-        pools = sorted({pool for _bucket_id, _owner, pool in due if pool is not None})
+        pools = {pool for _bucket_id, _owner, pool in due if pool is not None}
         if not ids:
             return 0
-        lock_profiles(cursor, owners)
-        lock_pools(cursor, pools)
+        _profiles, memberships = lock_owners(cursor, owners, now=now)
+        # The owners' pools as well: they are looked at below, and all are locked in one order.
+        pools |= {stay.pool_id for stays in memberships.values() for stay in stays}
+        lock_pools(cursor, sorted(pools))
         roll_over(cursor, ids, grace=_grace(), now=now)
         cursor.execute(EXPIRE_REST, {"now": now, "ids": ids})
         cursor.execute(MARK_CLOSED, {"now": now, "ids": ids})
