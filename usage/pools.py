@@ -151,13 +151,16 @@ def set_caps(
     *,
     pool_id: int,
     subscriber_id: int,
-    cycle_cap_mt: int,
-    day_cap_mt: int,
     actor: str,
     now: datetime,
+    cycle_cap_mt: int | None = None,
+    day_cap_mt: int | None = None,
 ) -> PoolMember:
-    """Other caps (mt) from now on; what was taken this month and today counts against them."""
+    """Other caps (mt) from now on; what was taken this month and today counts against them. One
+    that is not told stays as it is; UNCAPPED lifts it."""
     member = _locked_member(pool_id, subscriber_id)
+    cycle_cap_mt = member.cycle_cap_mt if cycle_cap_mt is None else cycle_cap_mt
+    day_cap_mt = member.day_cap_mt if day_cap_mt is None else day_cap_mt
     if (member.cycle_cap_mt, member.day_cap_mt) == (cycle_cap_mt, day_cap_mt):
         return member
     since = max(now, member.joined_at + INSTANT)

@@ -67,11 +67,13 @@ class PoolDetail(PoolOutput):
         read_only_fields = fields
 
 
-class CapsInput(serializers.Serializer[Any]):
-    """Caps in standard tokens; one that is left out caps nothing."""
-
+class CapFields(serializers.Serializer[Any]):
     cycle_cap = serializers.IntegerField(min_value=0, max_value=MOST_TOKENS, required=False)
     day_cap = serializers.IntegerField(min_value=0, max_value=MOST_TOKENS, required=False)
+
+
+class CapsInput(CapFields):
+    """Caps in standard tokens; one that is left out caps nothing."""
 
     def caps_mt(self) -> pools.Caps:
         """Both caps; one that is not given caps nothing."""
@@ -80,6 +82,27 @@ class CapsInput(serializers.Serializer[Any]):
             "cycle_cap_mt": UNCAPPED if month is None else int(month) * 1000,
             "day_cap_mt": UNCAPPED if day is None else int(day) * 1000,
         }
+
+
+class CapsChange(CapFields):
+    """Other caps in standard tokens; one that is not named stays as it is. `lift` names caps that
+    shall hold no more."""
+
+    lift = serializers.ListField(
+        child=serializers.ChoiceField(choices=["cycle_cap", "day_cap"]), max_length=2, default=list
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if any(name in attrs for name in attrs["lift"]):
+            raise serializers.ValidationError("Give a cap or lift it, not both.")
+        return attrs
+
+    def caps_mt(self) -> dict[str, int]:
+        """The caps that change."""
+        given = self.validated_data
+        lifted = {f"{name}_mt": UNCAPPED for name in given["lift"]}
+        names = ("cycle_cap", "day_cap")
+        return lifted | {f"{name}_mt": given[name] * 1000 for name in names if name in given}
 
 
 class JoinInput(CapsInput):
@@ -218,9 +241,9 @@ class PoolMembers(GenericAPIView[PoolMember]):
 class PoolMemberOne(StaffView):
     """A member's caps, and its way out."""
 
-    @extend_schema(request=CapsInput, responses=MemberOutput)
+    @extend_schema(request=CapsChange, responses=MemberOutput)
     def patch(self, request: Request, pool_id: int, subscriber_id: int) -> Response:
-        asked = CapsInput(data=request.data)
+        asked = CapsChange(data=request.data)
         asked.is_valid(raise_exception=True)
         member = pools.set_caps(
             pool_id=pool_id,
