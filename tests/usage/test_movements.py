@@ -226,6 +226,7 @@ def test_the_api_adjusts_voids_and_transfers_once(
     assert post("adjustments", "", body).json()["code"] == "key_or_reason_missing"
     moved = post("transfers", "t", {"bucket": month.pk, "to_subscriber": neighbour.pk, "tokens": 5})
     assert (moved.status_code, moved.json()["other_after_mt"]) == (201, 1_005_000)
+    assert post("adjustments", "v", {"void": month.pk, "mt": -5}).status_code == 400
     voided = post("adjustments", "v", {"void": month.pk})
     assert (voided.status_code, voided.json()["amount_mt"]) == (201, -1_000_000)
 

@@ -49,6 +49,8 @@ class AdjustmentInput(AmountInput):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("bucket" in attrs) == ("void" in attrs):
             raise serializers.ValidationError("Give either bucket or void.")
+        if "void" in attrs and ("tokens" in attrs or "mt" in attrs):
+            raise serializers.ValidationError("A void takes all; adjust a bucket by an amount.")
         return super().validate(attrs)
 
 
