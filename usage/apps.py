@@ -8,10 +8,12 @@ class UsageConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Let the charging profile follow its subscriber's life."""
+        """Let the charging profile and the place in a pool follow their subscriber's life."""
         from accounts import lifecycle
 
+        from .pools import leave_with_life
         from .profiles import follow_subscriber
 
-        if follow_subscriber not in lifecycle.FOLLOWERS:
-            lifecycle.FOLLOWERS.append(follow_subscriber)
+        for follower in (follow_subscriber, leave_with_life):
+            if follower not in lifecycle.FOLLOWERS:
+                lifecycle.FOLLOWERS.append(follower)

@@ -13,14 +13,14 @@ from django.db import transaction
 from django.db.models import Sum
 
 from accounts.lifecycle import UnknownAccount
-from accounts.models import Account
+from accounts.models import Account, Subscriber
 from config.errors import DomainError
 
 from . import callbacks
 from .database import Cursor, fast_cursor
 from .enforcement import reconsider
-from .ledger import Grant, open_bucket
-from .locking import lock_pools, lock_profiles
+from .ledger import Grant, GrantReused, open_bucket
+from .locking import Profile, lock_pools, lock_profiles
 from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember, PoolUsage
 from .periods import next_cycle
 from .profiles import refuse_unknown
@@ -61,7 +61,7 @@ class UnknownPool(DomainError):
 
 
 class MembershipRefused(DomainError):
-    """The subscriber is in a pool already, or was after the instant told."""
+    """The subscriber is in a pool already, was after the instant told, or is gone."""
 
     code = "membership_refused"
     status = 409
@@ -89,9 +89,11 @@ def join(
 ) -> tuple[PoolMember, bool]:
     """Let a subscriber draw on a pool from now on, up to its caps in mt; of any account, since the
     pool's pays. A repeat changes nothing and answers False; MembershipRefused while in another
-    pool, or in this one with other caps."""
+    pool, or in this one with other caps, and to who is terminated."""
     known(pool_id)
-    last = _locked_last(subscriber_id)
+    if _lock(subscriber_id).state == Subscriber.State.TERMINATED:
+        raise MembershipRefused(f"Subscriber {subscriber_id} is terminated.")
+    last = _last(subscriber_id)
     if last is not None and (last.left_at is None or last.left_at > now):
         asked = pool_id, cycle_cap_mt, day_cap_mt, None
         if (last.pool_id, last.cycle_cap_mt, last.day_cap_mt, last.left_at) == asked:
@@ -118,7 +120,8 @@ def join_since(
     from now on: since that instant, or since it left a former pool. MembershipRefused while in one.
     """
     known(pool_id)
-    last = _locked_last(subscriber_id)
+    _lock(subscriber_id)
+    last = _last(subscriber_id)
     free_from = since
     if last is not None:
         if last.left_at is None or last.left_at > now:
@@ -144,6 +147,16 @@ def leave(*, pool_id: int, subscriber_id: int, actor: str, now: datetime) -> Poo
     _end(member, actor, max(now, member.joined_at + INSTANT))
     reconsider(subscriber_ids=[subscriber_id], now=now)
     return member
+
+
+def leave_with_life(subscriber: Subscriber, now: datetime) -> None:
+    """Who is terminated leaves its pool: what a node serves all the same must not be paid by the
+    others. Within the transaction of the change."""
+    if subscriber.state != Subscriber.State.TERMINATED:
+        return
+    _lock(subscriber.pk)
+    for member in PoolMember.objects.filter(subscriber=subscriber, left_at__isnull=True):
+        _end(member, "termination", max(now, member.joined_at + INSTANT))
 
 
 @transaction.atomic
@@ -196,8 +209,8 @@ def grant_to_pool(
 ) -> tuple[Bucket, bool]:
     """Open a bucket of a pool once per key, then unblock its members; a repeat answers False.
 
-    GrantReused when the key opened something else. Not within another transaction: the members
-    are looked at when the grant is committed.
+    GrantReused when the key opened something else, with another name or end too. Not within another
+    transaction: the members are looked at when the grant is committed.
     """
     assert wanted.pool_id is not None and wanted.subscriber_id is None, "a grant to a pool"
     known(wanted.pool_id)
@@ -208,6 +221,8 @@ def grant_to_pool(
             callbacks.reauthorize_pool(
                 cursor, pool_id=wanted.pool_id, cause=f"bucket:{bucket.pk}", now=now
             )
+    if not opened and not _is_same(bucket, wanted):
+        raise GrantReused(f"{wanted.key} was granted before with other content.")
     if opened and wanted.valid_from <= now:
         open_members(pool_id=wanted.pool_id, refill=f"bucket:{bucket.pk}", now=now)
     bucket.refresh_from_db()
@@ -225,6 +240,12 @@ def open_members(*, pool_id: int, refill: str, now: datetime) -> int:
     for start in range(0, len(ids), STEP):
         reconsider(subscriber_ids=ids[start : start + STEP], now=now, refill=refill)
     return len(ids)
+
+
+def _is_same(bucket: Bucket, wanted: Grant) -> bool:
+    """Whether a repeat asks for what was granted; its beginning is that of the first time."""
+    asked = wanted.kind, wanted.name, wanted.name_en, wanted.valid_until
+    return asked == (bucket.kind, bucket.name, bucket.name_en, bucket.valid_until)
 
 
 def known(pool_id: int) -> Pool:
@@ -246,10 +267,10 @@ def used_by(*, pool_id: int, subscriber_ids: Sequence[int], cycle: date) -> dict
     return dict(rows.values_list("subscriber_id").annotate(Sum("mt")))
 
 
-def _lock(subscriber_id: int) -> None:
+def _lock(subscriber_id: int) -> Profile:
     refuse_unknown(subscriber_id)
     with fast_cursor() as cursor:
-        lock_profiles(cursor, [subscriber_id])
+        return lock_profiles(cursor, [subscriber_id])[subscriber_id]
 
 
 def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
@@ -263,9 +284,8 @@ def _locked_member(pool_id: int, subscriber_id: int) -> PoolMember:
     return member
 
 
-def _locked_last(subscriber_id: int) -> PoolMember | None:
-    """The newest membership of a subscriber whose profile is locked from here on."""
-    _lock(subscriber_id)
+def _last(subscriber_id: int) -> PoolMember | None:
+    """The newest membership of a locked subscriber."""
     members = PoolMember.objects.filter(subscriber_id=subscriber_id)
     return members.order_by("-joined_at").first()
 

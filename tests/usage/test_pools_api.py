@@ -1,17 +1,17 @@
-"""What staff ask of pools by the API: what is not named stays, what is repeated happens once."""
+"""What staff ask of pools: what is not named stays, a repeat happens once, who is gone is out."""
 
 from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
-from accounts import keys
+from accounts import keys, lifecycle
 from accounts.models import Account, Subscriber
-from usage import pools
-from usage.models import UNCAPPED, Pool
+from usage import pools, proof
+from usage.models import UNCAPPED, Bucket, Node, Pool, PoolMember
 
-from .conftest import NOON, START, client_of
-from .test_pools import join
+from .conftest import END, HOUR, NOON, SECOND, START, client_of, event, left, send
+from .test_pools import fill, join
 
 
 @pytest.fixture
@@ -44,3 +44,51 @@ def test_a_patch_leaves_the_cap_that_it_does_not_name(
     assert patch(cycle_cap=40, lift=["cycle_cap"]) == 400
     assert patch(lift=["month"]) == 400
     assert patch(day_cap=5, lift=["cycle_cap"]) == [UNCAPPED, 5_000]
+
+
+def test_a_key_of_a_grant_names_one_grant(crm: APIClient, pool: Pool) -> None:
+    asked = {"name": "p", "tokens": 80, "valid_until": END.isoformat(), "reason": "sale"}
+
+    def post(**change: Any) -> tuple[int, Any]:
+        answer = crm.post(
+            f"/api/v1/pools/{pool.pk}/grants",
+            asked | change,
+            format="json",
+            headers={"idempotency-key": "k"},
+        )
+        return answer.status_code, answer.json().get("code")
+
+    assert post()[0] == 201
+    assert post() == (200, None)
+    for change in (
+        {"tokens": 81},
+        {"valid_until": (END + SECOND).isoformat()},
+        {"kind": "promotion"},
+        {"name": "q"},
+    ):
+        assert post(**change) == (409, "grant_reused")
+    assert Bucket.objects.get().granted_mt == 80_000
+
+
+def test_who_is_terminated_is_let_into_no_pool(
+    crm: APIClient, bare: Subscriber, pool: Pool
+) -> None:
+    lifecycle.terminate(subscriber_id=bare.pk, actor="c", reason="r", now=NOON - HOUR)
+    answer = crm.post(f"/api/v1/pools/{pool.pk}/members", {"subscriber_id": bare.pk}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "membership_refused")
+    assert not PoolMember.objects.exists()
+
+
+def test_who_is_terminated_draws_on_the_pool_no_more(
+    node: Node, bare: Subscriber, pool: Pool
+) -> None:
+    """A node that has not heard of it yet must not spend what belongs to others."""
+    bucket = fill(pool, 100)
+    join(pool, bare)
+    lifecycle.terminate(subscriber_id=bare.pk, actor="c", reason="r", now=NOON)
+    batch = [event("before", 10, at=NOON - SECOND), event("after", 10, at=NOON)]
+    tally = send(node, *batch, now=NOON + SECOND).tally
+    assert (tally.debited_mt, tally.uncovered_mt) == (10_000, 10_000)
+    assert left(bucket) == 90_000
+    assert PoolMember.objects.get().left_at == NOON
+    assert proof.verify() == []
