@@ -100,6 +100,7 @@ def test_the_next_cycle_stays_off_the_invoice(
 def test_what_comes_late_goes_on_the_next_invoice_under_its_own_cycle(
     debtors: Debtors, model: InferenceModel, after_october: datetime
 ) -> None:
+    """late-01: the line names the month of use, and the first invoice stays as it was issued."""
     subscriber = debtors.account()
     debtors.charge(subscriber)
     billrun.bill_cycle(cycle=OCTOBER, now=after_october)

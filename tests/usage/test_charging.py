@@ -148,6 +148,15 @@ def test_what_beyond_stop_is_used_is_uncovered(node: Node, bare: Subscriber) -> 
     assert beyond() == [("e1", 15_000, False, 0)]
 
 
+def test_who_stops_at_the_buckets_is_never_charged_money(node: Node, bare: Subscriber) -> None:
+    """BAL-01: the plan's stop is the blocker, at the report too, which takes what is left."""
+    bucket = give(bare, 10)
+    assert send(node, event("e1", 8)).tally.debited_mt == 8000
+    result = send(node, event("e2", 3))
+    assert (result.tally.debited_mt, result.tally.overage_mt) == (2000, 0)
+    assert (left(bucket), beyond()) == (0, [("e2", 1000, False, 0)])
+
+
 def test_pay_as_you_go_is_priced_up_to_the_cap_and_uncovered_beyond(
     node: Node, bare: Subscriber
 ) -> None:

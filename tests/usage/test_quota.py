@@ -149,6 +149,21 @@ def test_usage_beyond_the_grant_is_paid_by_what_is_free_and_then_uncovered(
     assert proof.verify() == []
 
 
+def test_one_token_at_a_time_ends_exactly_at_the_last(
+    collector: APIClient, bare: Subscriber
+) -> None:
+    """BAL-08: ten tokens, thirty times one is asked for, and each that is granted is used."""
+    bucket = give(bare, 10)
+    answer = create(collector, requested=1).json()
+    ref, granted = answer["ref"], [answer["granted"]]
+    for sequence in range(1, 30):
+        used = [event(f"e{sequence}", 1)] if granted[-1] else []
+        granted.append(update(collector, ref, sequence, *used, requested=1).json()["granted"])
+    assert granted == [1] * 10 + [0] * 20
+    assert amounts(bucket) == (0, 0)
+    assert proof.verify() == []
+
+
 def test_an_idle_session_may_get_a_grant_later(collector: APIClient, bare: Subscriber) -> None:
     bucket = give(bare, 300)
     first = create(collector, requested=500).json()

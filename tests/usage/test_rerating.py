@@ -134,6 +134,7 @@ def test_what_is_applied_is_what_the_dry_run_said(
 
 
 def test_rating_again_replaces_and_never_adds(node: Node, month: Bucket) -> None:
+    """USG-03."""
     send(node, event("e1", 10))
     correct(input=3000)
     first = applied(dry())
