@@ -62,6 +62,18 @@ POOL_USAGE = """
      ORDER BY used.subscriber_id, used.day
 """
 
+# What their sessions hold of the pools, within the caps.
+POOL_HOLDS = """
+    SELECT session.subscriber_id, bucket.pool_id, SUM(held.mt)::bigint
+      FROM usage_quotasession AS session
+     CROSS JOIN LATERAL unnest(session.hold_bucket_ids, session.hold_mts) AS held (bucket_id, mt)
+      JOIN usage_bucket AS bucket ON bucket.id = held.bucket_id
+     WHERE session.subscriber_id = ANY(%(ids)s::bigint[]) AND session.state = 'open'
+       AND bucket.pool_id IS NOT NULL
+     GROUP BY session.subscriber_id, bucket.pool_id
+     ORDER BY session.subscriber_id, bucket.pool_id
+"""
+
 # What the subscribers of a batch may draw on. Read after the locks, by a statement of its own:
 # its snapshot must hold what the former owner of the locks has written. In the order of the index
 # over open buckets, since sorting took a third of the time.
@@ -104,10 +116,12 @@ class Profile(msgspec.Struct, gc=False):
 
 
 class Taken(msgspec.Struct):
-    """What a member took from a pool, in mt by billing day and by cycle."""
+    """What a member took from a pool, in mt by billing day and by cycle, and what its sessions hold
+    there, which is kept for them."""
 
     by_day: dict[date, int] = {}
     by_cycle: dict[date, int] = {}
+    held_mt: int = 0
 
     def add(self, day: date, mt: int) -> None:
         """Count what was taken for usage of this day."""
@@ -136,7 +150,12 @@ class Membership(msgspec.Struct):
         return self.cycle_cap_mt < UNCAPPED or self.day_cap_mt < UNCAPPED
 
     def allowance_mt(self, day: date) -> int:
-        """What the caps still let it take for usage of this day."""
+        """What the caps still let it take for usage of this day, beside what its sessions hold."""
+        held_mt = 0 if self.taken is None else self.taken.held_mt
+        return max(0, self.left_mt(day) - held_mt)
+
+    def left_mt(self, day: date) -> int:
+        """What it has not taken yet of its caps for usage of this day, held by sessions or not."""
         if self.taken is None:
             assert not self.is_capped, "a capped member without what it took"
             return UNCAPPED
@@ -177,6 +196,13 @@ class Standing(msgspec.Struct):
         shared = self.of_pools.get(membership.pool_id, [])
         return shared + own if self.profiles[subscriber_id].pool_first else own + shared
 
+    def give_back(self, subscriber_id: int, pool_id: int, mt: int) -> None:
+        """Let a member's cap have again what a session of its held of the pool."""
+        for stay in self.memberships.get(subscriber_id, ()):
+            if stay.pool_id == pool_id and stay.taken is not None:
+                stay.taken.held_mt -= mt
+                return  # one object for all stays
+
     def divided(self) -> "tuple[Standing, Standing]":
         """Those who are in no pool, and members of pools."""
         members = self.memberships
@@ -208,7 +234,7 @@ class Standing(msgspec.Struct):
         membership = self.membership(subscriber_id, at)
         return (
             membership is not None
-            and membership.allowance_mt(self.days.of(at)) > 0
+            and membership.left_mt(self.days.of(at)) > 0
             and any(
                 bucket.available_mt + bucket.reserved_mt > 0 and bucket.is_valid(instant)
                 for bucket in self.of_pools.get(membership.pool_id, ())
@@ -342,6 +368,8 @@ def _read_pool_usage(
     ).fetchall()
     for owner, pool_id, day, mt in rows:
         taken[owner, pool_id].add(day, mt)
+    for owner, pool_id, mt in cursor.execute(POOL_HOLDS, {"ids": array(sorted(memberships))}):
+        taken[owner, pool_id].held_mt = mt
     for owner, own in memberships.items():
         for membership in own:
             # One object for all stays in a pool: leaving and coming back renews no cap.

@@ -16,7 +16,7 @@ from .database import Cursor, copied_time
 from .locking import Profile, Standing
 from .models import ChargingProfile
 from .periods import cycle_of
-from .sessions import MT, OtherHold, Session, model_of, other_holds
+from .sessions import MT, Session, model_of, other_holds
 from .waterfall import burn
 
 Final = ChargingProfile.Final
@@ -66,7 +66,7 @@ def decide(
     rules = limits.rules_of(
         cursor, subscriber_id=session.subscriber_id, api_key_id=session.api_key_id
     )
-    others = other_holds(cursor, session) if rules or profile.pooled else []
+    others = other_holds(cursor, session) if rules else []
     room = limits.room(cursor, rules, subscriber_id=session.subscriber_id, others=others, now=now)
     wanted_mt = asked_mt if room is None else min(asked_mt, room.mt)
     made = hold(
@@ -75,7 +75,6 @@ def decide(
         model_id=session.model_id,
         wanted_mt=wanted_mt,
         payg_room_mt=_payg_room_mt(cursor, profile, standing, now),
-        others=others,
         now=now,
     )
     tokens = made.mt // MT
@@ -142,7 +141,6 @@ def hold(
     model_id: int,
     wanted_mt: int,
     payg_room_mt: int,
-    others: Iterable[OtherHold],
     now: datetime,
 ) -> Hold:
     """Hold up to wanted_mt of what pays for the model now, in burn order, then pay-as-you-go room.
@@ -150,10 +148,6 @@ def hold(
     What other sessions hold is not available; of a pool it counts against the member's caps too.
     """
     buckets, pool_mt = standing.buckets(subscriber_id, now)
-    if pool_mt is not None:
-        pooled = {bucket.id for bucket in buckets if bucket.pool_id is not None}
-        held_mt = sum(mt for one in others for bucket, mt in one.buckets if bucket in pooled)
-        pool_mt = max(0, pool_mt - held_mt)
     taken, missing_mt = burn(
         buckets, model_id=model_id, at=copied_time(now), mt=wanted_mt, pool_mt=pool_mt
     )
@@ -176,8 +170,11 @@ def _drop_fraction(made: Hold) -> None:
             made.buckets.append((bucket_id, mt - part))
 
 
-def give_back(standing: Standing, buckets: Iterable[tuple[int, int]]) -> None:
-    """Free (bucket id, mt) in a standing that was read while they were held."""
+def give_back(
+    standing: Standing, buckets: Iterable[tuple[int, int]], *, subscriber_id: int
+) -> None:
+    """Free (bucket id, mt) in a standing that was read while this subscriber's session held
+    them."""
     known = {
         bucket.id: bucket
         for owned in (standing.own, standing.of_pools)
@@ -189,3 +186,5 @@ def give_back(standing: Standing, buckets: Iterable[tuple[int, int]]) -> None:
         if bucket is not None:
             bucket.available_mt += mt
             bucket.reserved_mt -= mt
+            if bucket.pool_id is not None:
+                standing.give_back(subscriber_id, bucket.pool_id, mt)

@@ -102,10 +102,11 @@ def serve(
 
 def _give_back(standing: Standing, session: Session) -> None:
     """Free the session's hold in the standing that was read while it held."""
+    if session.subscriber_id is None:
+        return  # whoever holds is known
     held = zip(session.hold_bucket_ids, session.hold_mts, strict=True)
-    reserving.give_back(standing, held)
+    reserving.give_back(standing, held, subscriber_id=session.subscriber_id)
     if session.hold_payg_mt:
-        assert session.subscriber_id is not None  # whoever holds is known
         standing.profiles[session.subscriber_id].reserved_payg_mt -= session.hold_payg_mt
 
 

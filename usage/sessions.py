@@ -48,7 +48,7 @@ MODEL_BY_NAME = """
 
 # What the subscriber's other sessions hold.
 OTHER_HOLDS = """
-    SELECT session.api_key_id, session.granted_mt, session.hold_bucket_ids, session.hold_mts
+    SELECT session.api_key_id, session.granted_mt
       FROM usage_quotasession AS session
      WHERE session.subscriber_id = %(subscriber_id)s AND session.state = 'open'
        AND session.id <> %(session_id)s
@@ -151,7 +151,6 @@ class OtherHold:
 
     api_key_id: int | None
     granted_mt: int
-    buckets: list[tuple[int, int]]  # (bucket id, mt)
 
 
 def find(
@@ -183,7 +182,7 @@ def other_holds(cursor: Cursor, session: Session) -> list[OtherHold]:
     rows = cursor.execute(
         OTHER_HOLDS, {"subscriber_id": session.subscriber_id, "session_id": session.id}
     )
-    return [OtherHold(key, mt, list(zip(ids, mts, strict=True))) for key, mt, ids, mts in rows]
+    return [OtherHold(*row) for row in rows]
 
 
 def move_reserved(cursor: Cursor, moves: Iterable[tuple[int, int]]) -> None:

@@ -69,14 +69,14 @@ def pool_share(*, subscriber_id: int, goes_first: bool, now: datetime) -> PoolSh
     valid = [one for one in map(as_open, buckets) if one.is_valid(at)]
     held_mt = _held_mt(subscriber_id, {bucket.pk for bucket in buckets})
     caps = member.cycle_cap_mt, member.day_cap_mt
-    taken = Taken(used, {cycle: used_mt})
+    taken = Taken(used, {cycle: used_mt}, held_mt)
     stay = Membership(member.pool_id, member.joined_at, member.left_at, *caps, taken)
     free_mt = sum(one.available_mt for one in valid)
     return PoolShare(
         pool_id=member.pool_id,
         name=member.pool.name,
         kind=member.pool.kind,
-        available_mt=min(free_mt, max(0, stay.allowance_mt(today) - held_mt)),
+        available_mt=min(free_mt, stay.allowance_mt(today)),
         reserved_mt=held_mt,
         used_this_cycle_mt=used_mt,
         used_today_mt=used.get(today, 0),
