@@ -37,6 +37,10 @@ def _favicon(request: HttpRequest) -> str:
     return static("portal/favicon.svg")
 
 
+def _stylesheet(request: HttpRequest) -> str:
+    return static("staff/staff.css")
+
+
 USER_PAGES = [
     {
         "title": title,
@@ -120,6 +124,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": _("Carrier billing for AI tokens"),
     "SITE_SYMBOL": "token",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _favicon}],
+    "STYLES": [_stylesheet],
     "SHOW_LANGUAGES": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "config.dashboard.fill",

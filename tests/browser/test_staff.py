@@ -11,7 +11,7 @@ from accounts.roles import ensure_roles
 from config import clock
 from config.formatting import exact_tokens
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage
-from usage import pools
+from usage import movements, pools
 from usage.models import Bucket, Pool
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -89,6 +89,23 @@ def test_no_page_about_pools_and_movements_scrolls_sideways_on_a_phone(
         page.goto(f"/admin/usage/{path}")
         wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{path} is {wide} px wider than the screen"
+
+
+def test_a_long_reason_is_read_in_full_on_a_phone(
+    open_page: OpenPage, subscriber: Subscriber
+) -> None:
+    bucket = Bucket.objects.get(subscriber=subscriber)
+    movements.adjust(
+        bucket_id=bucket.pk, amount_mt=-1500, key="k", actor="li", reason="多发了" * 20,
+        now=clock.now(),
+    )  # fmt: skip
+    page = open_page(PHONE)
+    sign_in(page, "support")
+    for path in ("movement/", f"ledgerentry/?q={bucket.pk}"):
+        page.goto(f"/admin/usage/{path}")
+        cell = page.locator("#result_list td", has_text="多发了").last
+        hidden = cell.evaluate("cell => cell.scrollHeight - cell.clientHeight")
+        assert hidden <= 0, f"{path} hides {hidden} px of the reason"
 
 
 def test_a_member_is_found_from_the_pool_and_leaves(

@@ -31,13 +31,13 @@ def used(who: Subscriber) -> int:
     return sum(row.mt for row in PoolUsage.objects.filter(subscriber_id=who.pk)) // 1000
 
 
-@pytest.mark.parametrize("cap", ["cycle", "day"])
+@pytest.mark.parametrize("cap", [{"cycle": 100}, {"day": 100}], ids=["cycle", "day"])
 @pytest.mark.django_db(transaction=True)
 def test_what_a_session_holds_is_kept_for_it_within_the_cap(
-    collector: APIClient, bare: Subscriber, pool: Pool, cap: str
+    collector: APIClient, bare: Subscriber, pool: Pool, cap: dict[str, Any]
 ) -> None:
     bucket = fill(pool, 1000)
-    join(pool, bare, **{cap: 100})
+    join(pool, bare, **cap)
     ref = create(collector, "s1", requested=60).json()["ref"]
     report(collector, event("beside", 70))
     assert (used(bare), amounts(bucket)) == (40, (960, 60))
