@@ -1,6 +1,7 @@
 """Amounts as people read them: tokens in 万/亿 or K/M/B, money in yuan. Integers throughout."""
 
 MT_PER_TOKEN = 1000
+MINUTES_OF_A_DAY = 1440
 CHINESE_STEPS = ((10**8, "亿"), (10**4, "万"))
 ENGLISH_STEPS = ((10**9, "B"), (10**6, "M"), (10**3, "K"))
 
@@ -15,6 +16,14 @@ def exact_tokens(mt: int) -> str:
     whole, rest = divmod(abs(mt), MT_PER_TOKEN)
     sign = "-" if mt < 0 else ""
     return f"{sign}{whole:,}.{rest:03}".rstrip("0").rstrip(".")
+
+
+def hours(minute_from: int, minute_until: int) -> str:
+    """Hours of the day, (1320, 480) -> "22:00–08:00"; nothing for the whole day."""
+    if minute_until - minute_from == MINUTES_OF_A_DAY:
+        return ""
+    start, until = (f"{minute // 60:02}:{minute % 60:02}" for minute in (minute_from, minute_until))
+    return f"{start}–{until}"
 
 
 def short_amount(tokens: int, language: str) -> tuple[str, str]:

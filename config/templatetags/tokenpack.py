@@ -44,6 +44,12 @@ def tokens_unit(mt: int) -> str:
 
 
 @register.filter
+def hours(item: Any) -> str:
+    """The hours of the day in which a bucket or an offer pays, unless it is all day."""
+    return formatting.hours(item.minute_from, item.minute_until)
+
+
+@register.filter
 def until(end: datetime) -> str:
     """The last minute before a half-open end, in the billing zone; ends in year 9999 are never."""
     if end.year >= 9999:

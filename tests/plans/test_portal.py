@@ -72,6 +72,25 @@ def test_a_family_plan_says_that_it_is_shared_and_as_what(
     assert 'id="pool-left" data-mt="23333333000"' in home
 
 
+def test_hours_models_and_rollover_are_told_before_the_purchase(
+    portal: Client, tmp_path: Path
+) -> None:
+    terms = '    hours: "22:00-08:00"\n    models: [m]\n'
+    plan = PLAN + terms + "    rollover: {percent: 50, cap_tokens: 2000}\n"
+    pack = PACK + terms
+    catalogue.load(path=file(tmp_path, plan=plan, pack=pack), now=NOON)
+    for page, times in (("/plans/", 2), ("/plans/token-9.9/", 1), ("/packs/pack-1/", 1)):
+        text = portal.get(page).content.decode()
+        assert text.count("pays only at 22:00–08:00") == times
+        assert text.count("only for m<") == times
+        rolls = "50 % of what is left, at most 2,000, stays good for the next month"
+        assert (rolls in text) == (page != "/packs/pack-1/")
+    catalogue.load(path=file(tmp_path, plan=PLAN + "    rollover: all\n"), now=NOON)
+    text = portal.get("/plans/token-9.9/").content.decode()
+    assert "what is left stays good for the next month" in text
+    assert "pays only" not in text
+
+
 def test_packs_for_a_pool_are_shown_to_who_has_one(
     portal: Client, subscriber: Subscriber, tmp_path: Path
 ) -> None:

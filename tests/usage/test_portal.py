@@ -52,6 +52,14 @@ def test_the_balance_goes_down_by_what_was_used(portal: Client, report: Report) 
     assert 'id="used-today">250<' in page
 
 
+def test_a_bucket_says_at_which_hours_it_pays(portal: Client, subscriber: Subscriber) -> None:
+    give(subscriber, 5, minute_from=1320, minute_until=480)
+    assert "not now, at 22:00–08:00" in read(portal)
+    give(subscriber, 5, minute_from=720, minute_until=1440)
+    assert "pays only at 12:00–24:00" in read(portal)
+    assert "00:00–24:00" not in read(portal)
+
+
 def test_the_neighbour_sees_nothing_of_it(
     portal: Client, report: Report, neighbour: Subscriber
 ) -> None:
