@@ -29,6 +29,7 @@ from .conftest import (
     BORN,
     END,
     HOUR,
+    INSTANT,
     NOON,
     SECOND,
     START,
@@ -141,6 +142,22 @@ def test_caps_bound_the_cycle_and_the_day(
         (bare.pk, 40_000), (bare.pk, 40_000), (bare.pk, 20_000), (other.pk, 500_000),
     ]  # fmt: skip
     assert proof.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("cap", "midnight"), [({"day": 40}, "2026-11-25 00:00"), ({"cycle": 40}, "2026-12-01 00:00")]
+)
+def test_caps_start_anew_at_midnight_in_shanghai(
+    node: Node, bare: Subscriber, pool: Pool, cap: dict[str, Any], midnight: str
+) -> None:
+    fill(pool, 1000, valid_until=END + 31 * DAY)
+    join(pool, bare, **cap)
+    start = at(midnight)
+    now = start + SECOND
+    for name, result in (("first", (60, 0)), ("second", (20, 40))):
+        batch = [event(f"{name}-before", 30, at=start - INSTANT), event(name, 30, at=start)]
+        assert debits(send(node, *batch, now=now)) == result
+    assert [used.mt for used in PoolUsage.objects.all()] == [40_000, 40_000]
 
 
 def test_the_next_day_opens_who_met_the_cap_of_the_day(

@@ -10,7 +10,7 @@ from usage import ledger, pools, proof
 from usage.ledger import Grant
 from usage.models import UNCAPPED, Bucket, LedgerEntry, Node, Overage
 
-from .conftest import END, HOUR, NOON, START, at, event, give, left, send
+from .conftest import END, HOUR, NOON, SECOND, START, at, event, give, left, send
 from .test_database_rules import sql
 
 JANUARY, FEBRUARY = at("2027-01-01 00:00"), at("2027-02-01 00:00")
@@ -125,6 +125,22 @@ def test_what_a_session_holds_is_rolled_when_it_is_given_back(bare: Subscriber) 
     sql("UPDATE usage_bucket SET reserved_mt = 0")
     assert close(END) == 1
     assert rolled(bucket).remaining_mt == 5000
+
+
+def test_what_comes_within_the_grace_is_paid_before_the_rest_rolls(
+    node: Node, bare: Subscriber
+) -> None:
+    bucket = monthly(bare, 100, percent=33)
+    just_before = END + HOUR - SECOND
+    send(node, event("e1", 10, at=END - SECOND), now=just_before)
+    ledger.close_due_buckets(now=just_before)
+    assert left(bucket) == 90_000
+    close(END)
+    send(node, event("e2", 1, at=END), now=END + 2 * HOUR)
+    assert rolled(bucket).remaining_mt == 29_700 - 1000
+    send(node, event("e3", 1, at=END - SECOND), now=END + 2 * HOUR)
+    assert rolled(bucket).remaining_mt == 29_700 - 2000
+    assert proof.verify() == []
 
 
 def test_a_close_that_is_repeated_rolls_once(bare: Subscriber) -> None:
