@@ -245,13 +245,16 @@ def _terms(bucket: Bucket) -> dict[str, Any]:
 
 
 def _fitting(bucket: Bucket, subscriber_id: int, at: datetime) -> Bucket | None:
+    """Where the tokens pay as before: what has not begun yet must not begin earlier there."""
+    begun = bucket.valid_from <= at
+    begins: dict[str, Any] = {"valid_from__lte": at} if begun else {"valid_from": bucket.valid_from}
     voided = Movement.objects.filter(kind=Movement.Kind.VOID).values("bucket_id")
     return (
         Bucket.objects.filter(
             subscriber_id=subscriber_id,
             closed_at=None,
             model_ids=bucket.model_ids,
-            valid_from__lte=max(bucket.valid_from, at),
+            **begins,
             **_terms(bucket),
         )
         .exclude(pk__in=voided)

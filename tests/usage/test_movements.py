@@ -151,6 +151,20 @@ def test_tokens_keep_their_end_models_and_hours(bare: Subscriber, account: Accou
     assert moved.valid_from == NOON
 
 
+def test_tokens_of_the_future_do_not_begin_earlier_with_somebody_else(
+    bare: Subscriber, account: Account
+) -> None:
+    other = make_subscriber(account, "+8613900000002")
+    begun = give(other, 10)
+    src = give(bare, 10, start=NOON + HOUR)
+    moved = transfer(src, other, 4, "t")[0].other_bucket
+    assert moved is not None
+    assert (moved.valid_from, left(begun)) == (NOON + HOUR, 10_000)
+    assert transfer(src, other, 4, "u")[0].other_bucket == moved
+    after = transfer(src, other, 1, "v", now=NOON + HOUR)[0].other_bucket
+    assert after == begun
+
+
 def test_a_transfer_is_refused_whole(month: Bucket, subscriber: Subscriber) -> None:
     other = make_subscriber(subscriber.account, "+8613900000002")
     for tokens in (0, -1, 1001):
