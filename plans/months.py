@@ -48,6 +48,7 @@ def make_good(
             cursor,
             subscriber_ids={one.subscriber_id for one in due},
             pool_ids={one.pool_id for one in due if one.pool_id is not None},
+            now=now,
         )
     while due:
         for subscription in due:

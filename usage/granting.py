@@ -63,7 +63,7 @@ def grant_many(*, grants: Sequence[Grant], now: datetime) -> int:
     owners = sorted({grant.subscriber_id for grant in grants if grant.subscriber_id is not None})
     pool_ids = {grant.pool_id for grant in grants if grant.pool_id is not None}
     with fast_cursor() as cursor:
-        pools.lock_with_pools(cursor, subscriber_ids=owners, pool_ids=pool_ids)
+        pools.lock_with_pools(cursor, subscriber_ids=owners, pool_ids=pool_ids, now=now)
         wanted = Jsonb([_row(grant, now) for grant in grants])
         opened = cursor.execute(OPEN_BUCKETS, {"wanted": wanted, "now": now}).fetchall()
         parameters = {

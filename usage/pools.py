@@ -20,7 +20,7 @@ from . import callbacks
 from .database import Cursor, fast_cursor
 from .enforcement import reconsider
 from .ledger import Grant, GrantReused, open_bucket
-from .locking import Profile, lock_pools, lock_profiles
+from .locking import Profile, lock_owners, lock_pools, lock_profiles
 from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember, PoolUsage
 from .periods import next_cycle
 from .profiles import refuse_unknown
@@ -191,15 +191,16 @@ def set_caps(
 
 
 def lock_with_pools(
-    cursor: Cursor, *, subscriber_ids: Collection[int], pool_ids: Collection[int] = ()
+    cursor: Cursor,
+    *,
+    subscriber_ids: Collection[int],
+    pool_ids: Collection[int] = (),
+    now: datetime,
 ) -> None:
-    """Lock subscribers, every pool they were ever in, and these pools: all in their order, for a
-    caller whose steps would ask for one after the other."""
-    profiles = lock_profiles(cursor, sorted(subscriber_ids))
-    wanted = set(pool_ids)
-    if pooled := [owner for owner, profile in profiles.items() if profile.pooled]:
-        members = PoolMember.objects.filter(subscriber_id__in=pooled)
-        wanted |= set(members.values_list("pool_id", flat=True))
+    """Lock subscribers, the pools that charging them locks, and these pools: all in their order,
+    for a caller whose steps would ask for one after the other."""
+    _profiles, memberships = lock_owners(cursor, sorted(subscriber_ids), now=now)
+    wanted = {stay.pool_id for stays in memberships.values() for stay in stays}.union(pool_ids)
     if wanted:
         lock_pools(cursor, sorted(wanted))
 
