@@ -16,19 +16,21 @@ from .periods import cycle_of
 from .shares import PoolShare, as_open, pool_share
 from .waterfall import in_burn_order
 
-# What the ledger had moved into the subscriber's buckets by an instant, and granted into them.
+# What the ledger had moved into a subscriber's buckets by an instant, and granted into them.
 AMOUNTS_AS_OF = """
     SELECT bucket.id, SUM(entry.amount_mt)::bigint,
            COALESCE(SUM(entry.amount_mt)
                     FILTER (WHERE entry.kind IN ('grant', 'adjustment')), 0)::bigint
       FROM usage_bucket AS bucket
       JOIN usage_ledgerentry AS entry ON entry.bucket_id = bucket.id
-     WHERE bucket.subscriber_id = %(subscriber_id)s
+     WHERE bucket.subscriber_id = %(owner_id)s
        AND bucket.valid_from <= %(at)s AND bucket.valid_until > %(at)s
        AND entry.recorded_at <= %(at)s
      GROUP BY bucket.id
      ORDER BY bucket.id
 """
+
+POOL_AMOUNTS_AS_OF = AMOUNTS_AS_OF.replace("bucket.subscriber_id", "bucket.pool_id")
 
 OVERAGE_AS_OF = """
     SELECT COALESCE(SUM(overage.mt) FILTER (WHERE overage.priced), 0)::bigint,
@@ -139,17 +141,9 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
     """
     row = {"subscriber_id": subscriber_id, "at": at, "cycle": cycle_of(at)}
     with fast_cursor() as cursor:
-        amounts = {
-            bucket_id: (remaining, granted)
-            for bucket_id, remaining, granted in cursor.execute(AMOUNTS_AS_OF, row)
-        }
         overage = cursor.execute(OVERAGE_AS_OF, row).fetchone()
     assert overage is not None  # an aggregate always has one row
-    buckets = list(Bucket.objects.filter(id__in=amounts))
-    for bucket in buckets:
-        # Shown, never saved: the amounts are those of then.
-        bucket.remaining_mt, bucket.granted_mt = amounts[bucket.pk]
-        bucket.adjusted_mt = bucket.reserved_mt = 0
+    buckets = _buckets_as_of(AMOUNTS_AS_OF, subscriber_id, at)
     changes = BlockChange.objects.filter(subscriber_id=subscriber_id, at__lte=at)
     change = changes.order_by("-id").first()
     profile = ChargingProfile.objects.filter(subscriber_id=subscriber_id).first()
@@ -161,6 +155,24 @@ def balance_as_of(*, subscriber_id: int, at: datetime) -> Balance:
         blocked=change.reason if change and change.blocked else "",
         beyond=profile.beyond if profile else "stop",
     )
+
+
+def pool_buckets_as_of(*, pool_id: int, at: datetime) -> list[Bucket]:
+    """A pool's buckets valid at a past instant, with the amounts that the ledger had recorded by
+    then; what sessions held then is not kept, so it counts as left. For reading only."""
+    return sorted(_buckets_as_of(POOL_AMOUNTS_AS_OF, pool_id, at), key=lambda bucket: bucket.pk)
+
+
+def _buckets_as_of(statement: str, owner_id: int, at: datetime) -> list[Bucket]:
+    with fast_cursor() as cursor:
+        rows = cursor.execute(statement, {"owner_id": owner_id, "at": at}).fetchall()
+    amounts = {bucket_id: (remaining, granted) for bucket_id, remaining, granted in rows}
+    buckets = list(Bucket.objects.filter(id__in=amounts))
+    for bucket in buckets:
+        # Shown, never saved: the amounts are those of then.
+        bucket.remaining_mt, bucket.granted_mt = amounts[bucket.pk]
+        bucket.adjusted_mt = bucket.reserved_mt = 0
+    return buckets
 
 
 def _views(buckets: Sequence[Bucket], at: datetime) -> list[BucketView]:

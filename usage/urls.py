@@ -3,7 +3,18 @@
 from django.urls import URLPattern, URLResolver, path
 
 from . import portal
-from .api import adjustments, corrections, counters, limits, me, nodes, pools, quota, rerating
+from .api import (
+    adjustments,
+    balances,
+    corrections,
+    counters,
+    limits,
+    me,
+    nodes,
+    pools,
+    quota,
+    rerating,
+)
 
 api_urlpatterns: list[URLPattern | URLResolver] = [
     path("usage/events", nodes.ReportUsage.as_view()),
@@ -11,6 +22,7 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("quota/sessions", quota.QuotaSessions.as_view()),
     path("quota/sessions/<str:ref>/update", quota.QuotaUpdate.as_view()),
     path("quota/sessions/<str:ref>/release", quota.QuotaRelease.as_view()),
+    path("subscribers/<int:subscriber_id>/balance", balances.SubscriberBalance.as_view()),
     path("subscribers/<int:subscriber_id>/limits", limits.SubscriberLimits.as_view()),
     path("me/keys/<str:public_id>/limits", limits.MyKeyLimits.as_view()),
     path("nodes/me", nodes.WhoAmI.as_view()),
@@ -31,7 +43,7 @@ api_urlpatterns: list[URLPattern | URLResolver] = [
     path("pools/<int:pool_id>/members", pools.PoolMembers.as_view()),
     path("pools/<int:pool_id>/members/<int:subscriber_id>", pools.PoolMemberOne.as_view()),
     path("pools/<int:pool_id>/grants", pools.PoolGrants.as_view()),
-    path("me/balance", me.MyBalance.as_view()),
+    path("me/balance", balances.MyBalance.as_view()),
     path("me/usage", me.MyUsage.as_view()),
     path("me/events", me.MyEvents.as_view()),
 ]

@@ -2,13 +2,15 @@
 
 import random
 from datetime import datetime, timedelta
+from typing import Any
 
 from accounts import keys
 from accounts.models import Subscriber
-from usage import balances, ledger, movements
+from usage import balances, ledger, movements, pools
 from usage.models import Bucket, Node
 
 from .conftest import END, HOUR, INSTANT, NOON, SECOND, START, client_of, event, give, send
+from .test_pools import fill, join
 
 DAY = timedelta(days=1)
 
@@ -82,3 +84,38 @@ def test_the_api_answers_for_the_past_alone(
     assert ask(NOON.isoformat()) == (200, 20_000)
     for text in ((NOON + SECOND).isoformat(), "2026-11-24T10:00:00", "yesterday"):
         assert ask(text)[0] == 400
+
+
+def test_staff_ask_for_anybody_s_balance_and_a_pool_s_as_of_then(
+    node: Node, bare: Subscriber, neighbour: Subscriber, clock_at_noon: object
+) -> None:
+    own = give(bare, 50)
+    pool = pools.create_pool(
+        account_id=bare.account_id, name="Wang", kind="family", now=NOON - 3 * HOUR
+    )
+    shared = fill(pool, 80, now=NOON - 3 * HOUR)
+    join(pool, bare, now=NOON - 3 * HOUR)
+    send(node, event("e1", 70, at=NOON - HOUR), now=NOON - HOUR)
+    _key, token = keys.issue_key(kind="staff", scopes=["accounts:read"], name="crm", now=START)
+    staff = client_of(token)
+
+    def ask(path: str, **query: str) -> Any:
+        answer = staff.get(f"/api/v1/{path}", query)
+        return answer.json() if answer.status_code == 200 else answer.status_code
+
+    before = {"as_of": (NOON - 2 * HOUR).isoformat()}
+    balance = f"subscribers/{bare.pk}/balance"
+    assert [ask(balance, **query)["available_mt"] for query in ({}, before)] == [0, 50_000]
+    assert ask(balance, **before)["buckets"][0]["id"] == own.pk
+    assert ask(f"subscribers/{neighbour.pk}/balance")["available_mt"] == 1_000_000
+    [then] = ask(f"pools/{pool.pk}", **before)["buckets"]
+    [present] = ask(f"pools/{pool.pk}")["buckets"]
+    assert (then["id"], then["granted_mt"], then["remaining_mt"]) == (shared.pk, 80_000, 80_000)
+    assert present["remaining_mt"] == 60_000
+    assert ask(f"pools/{pool.pk}", as_of=(NOON - 4 * HOUR).isoformat())["buckets"] == []
+    for path in (balance, f"pools/{pool.pk}"):
+        assert ask(path, as_of="yesterday") == ask(path, as_of="2999-01-01T00:00:00Z") == 400
+    assert ask("subscribers/999999/balance") == 404
+    _key, own_token = keys.issue_key(kind="subscriber", subscriber_id=bare.pk, now=START)
+    assert client_of(own_token).get(f"/api/v1/{balance}").status_code == 403
+    assert client_of("a.b").get(f"/api/v1/{balance}").status_code == 401

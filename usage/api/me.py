@@ -1,4 +1,4 @@
-"""What subscribers and their apps read: the balance, usage over time, single events."""
+"""What subscribers and their apps read of their usage: over time, and single events."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,10 +14,9 @@ from accounts.authentication import KeyAuthentication, PortalSessionAuthenticati
 from accounts.permissions import IsSubscriber, subscriber_id_of
 from config import clock
 
-from .. import balances, reports
+from .. import reports
 from ..models import InferenceModel, UsageEvent
 from ..periods import (
-    FIRST_DAY,
     InvalidPeriod,
     cycle_of,
     cycle_start,
@@ -28,69 +27,7 @@ from ..periods import (
 )
 
 MOST_DAYS = 400
-EARLIEST = day_start(FIRST_DAY)
 EVENT_PAGE = 200
-
-
-class BucketAnswer(serializers.Serializer[Any]):
-    id = serializers.IntegerField()
-    kind = serializers.CharField()
-    name = serializers.CharField()
-    name_en = serializers.CharField()
-    granted_mt = serializers.IntegerField()
-    remaining_mt = serializers.IntegerField()
-    reserved_mt = serializers.IntegerField()
-    valid_from = serializers.DateTimeField()
-    valid_until = serializers.DateTimeField()
-    models = serializers.ListField(child=serializers.CharField(), source="model_codes")
-    minute_from = serializers.IntegerField(help_text="pays from this minute of the day")
-    minute_until = serializers.IntegerField(help_text="to this one; over midnight when before it")
-    usable_now = serializers.BooleanField()
-
-
-class PoolShareAnswer(serializers.Serializer[Any]):
-    """What a pool still lets its member take, beside the member's own buckets."""
-
-    pool_id = serializers.IntegerField()
-    name = serializers.CharField()
-    kind = serializers.CharField()
-    available_mt = serializers.IntegerField(
-        help_text="what you can take now: what the pool has free, within your caps"
-    )
-    reserved_mt = serializers.IntegerField(help_text="what your open sessions hold of it")
-    used_this_cycle_mt = serializers.IntegerField()
-    used_today_mt = serializers.IntegerField()
-    cycle_cap_mt = serializers.IntegerField(help_text="means nothing unless cycle_capped")
-    cycle_capped = serializers.BooleanField()
-    day_cap_mt = serializers.IntegerField(help_text="means nothing unless day_capped")
-    day_capped = serializers.BooleanField()
-    pool_free_mt = serializers.IntegerField(source="free_mt", help_text="for all its members")
-    pool_granted_mt = serializers.IntegerField(source="granted_mt")
-    goes_first = serializers.BooleanField(help_text="before your own buckets")
-
-
-class BalanceAnswer(serializers.Serializer[Any]):
-    as_of = serializers.DateTimeField()
-    available_tokens = serializers.SerializerMethodField()
-    available_mt = serializers.IntegerField(help_text="in your own buckets")
-    usable_tokens = serializers.SerializerMethodField()
-    usable_mt = serializers.IntegerField(help_text="in your own buckets and of the pool's share")
-    reserved_mt = serializers.IntegerField()
-    granted_mt = serializers.IntegerField()
-    priced_overage_mt = serializers.IntegerField()
-    uncovered_mt = serializers.IntegerField()
-    beyond = serializers.CharField()
-    blocked = serializers.CharField(allow_blank=True)
-    buckets = BucketAnswer(many=True)
-    pool = PoolShareAnswer(allow_null=True)
-
-    def get_available_tokens(self, balance: balances.Balance) -> int:
-        """Whole standard tokens that can be used now of one's own."""
-        return balance.available_mt // 1000
-
-    def get_usable_tokens(self, balance: balances.Balance) -> int:
-        """Whole standard tokens that can be used now, the pool's share among them."""
-        return balance.usable_mt // 1000
 
 
 class SubscriberView(APIView):
@@ -98,37 +35,6 @@ class SubscriberView(APIView):
 
     authentication_classes = [KeyAuthentication, PortalSessionAuthentication]
     permission_classes = [IsSubscriber]
-
-
-class MyBalance(SubscriberView):
-    """What is left now, bucket by bucket in the order they are used, in millitokens; or what was
-    left of one's own as of a past instant, by what the ledger had recorded then: no pool is told
-    of, and what open sessions held counts as left."""
-
-    @extend_schema(
-        operation_id="me_balance",
-        parameters=[OpenApiParameter("as_of", OpenApiTypes.DATETIME)],
-        responses=BalanceAnswer,
-    )
-    def get(self, request: Request) -> Response:
-        now, subscriber_id = clock.now(), subscriber_id_of(request)
-        if text := request.query_params.get("as_of"):
-            at = _instant(text, now)
-            balance = balances.balance_as_of(subscriber_id=subscriber_id, at=at)
-        else:
-            balance = balances.balance(subscriber_id=subscriber_id, now=now)
-        return Response(BalanceAnswer(balance).data)
-
-
-def _instant(text: str, now: datetime) -> datetime:
-    try:
-        # A plus sign that was not escaped in the address arrives as a blank.
-        at = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
-        raise InvalidPeriod(f"{text!r} is not an instant: write 2026-11-24T10:00:00Z.") from None
-    if at.tzinfo is None or not EARLIEST <= at <= now:
-        raise InvalidPeriod("`as_of` is a past instant with its offset, as 2026-11-24T10:00:00Z.")
-    return at
 
 
 class UsageQuery(serializers.Serializer[Any]):

@@ -1,5 +1,6 @@
 """Pools for staff and carrier systems: who shares, up to which caps, and what is granted."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import QuerySet
@@ -16,11 +17,14 @@ from accounts.permissions import actor_of, scope_required
 from config import clock
 
 from .. import pools
+from ..balances import pool_buckets_as_of
 from ..ledger import MOST_TOKENS, Grant
 from ..models import UNCAPPED, Bucket, Pool, PoolMember
 from ..movements import LONGEST_KEY, KeyOrReasonMissing
 from ..periods import cycle_of
+from .balances import AS_OF, past_instant
 
+MOST_BUCKETS = 500  # of a pool, in one answer
 READ_OR_WRITE = scope_required("accounts:read", "accounts:write")
 
 
@@ -194,14 +198,20 @@ class AccountQuery(serializers.Serializer[Any]):
 
 
 class PoolOne(StaffView):
-    """One pool with its open buckets."""
+    """One pool with its open buckets; with `as_of`, with those that were valid at that instant, by
+    what the ledger had recorded then (what sessions held counts as left)."""
 
-    @extend_schema(responses=PoolDetail)
+    @extend_schema(parameters=[AS_OF], responses=PoolDetail)
     def get(self, request: Request, pool_id: int) -> Response:
-        pool = pools.known(pool_id)
-        shown = PoolOutput(pool).data
-        buckets = Bucket.objects.filter(pool_id=pool_id, closed_at__isnull=True).order_by("id")
-        return Response(shown | {"buckets": PoolBucketOutput(buckets[:500], many=True).data})
+        shown = PoolOutput(pools.known(pool_id)).data
+        at = past_instant(request, clock.now())
+        buckets: Iterable[Bucket]
+        if at is None:
+            opened = Bucket.objects.filter(pool_id=pool_id, closed_at__isnull=True)
+            buckets = opened.order_by("id")[:MOST_BUCKETS]
+        else:
+            buckets = pool_buckets_as_of(pool_id=pool_id, at=at)[:MOST_BUCKETS]
+        return Response(shown | {"buckets": PoolBucketOutput(buckets, many=True).data})
 
 
 class PoolMembers(GenericAPIView[PoolMember]):
