@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from accounts.models import Subscriber
 from tests.usage.conftest import END, START, at
+from usage import ingest as ingest_module
 from usage import ledger, pools
+from usage.arriving import Delivery
 from usage.batches import BatchResult
-from usage.ingest import ingest
+from usage.ingest import ingest, portion_of
 from usage.models import Bucket, InferenceModel, Node, Pool
+from usage.remembering import Memory
 
 # The suite tries the same few examples every time; PROPERTY_SCALE=20 tries others, and many.
 SCALE = int(os.environ.get("PROPERTY_SCALE", "1"))
@@ -67,6 +70,22 @@ class World:
     def ingest(self, events: Sequence[dict[str, Any]], *, now: datetime = NOW) -> BatchResult:
         """A batch of the node."""
         return ingest(node=self.node, events=[json.dumps(one).encode() for one in events], now=now)
+
+    def ingest_by(
+        self, memory: Memory, events: Sequence[dict[str, Any]], *, now: datetime
+    ) -> BatchResult:
+        """The same by a process that remembers buckets. `ingest` keeps nothing within a
+        transaction, as every example is; here each batch stands as if it were committed."""
+        portion = portion_of(
+            Delivery(self.node, [json.dumps(one).encode() for one in events]), now=now
+        )
+        counted = ingest_module._count(
+            [portion.delivery], [portion.events], now, waits=True, fresh=[True], memory=memory
+        )
+        memory.keep(counted.hold, counted.own)
+        [result] = counted.results
+        assert result is not None
+        return result
 
     def grant(self, draft: "BucketDraft", key: str, *, now: datetime) -> Bucket:
         """Open a drawn bucket of its person or, at 3, of the pool."""
@@ -205,7 +224,7 @@ def totals_by_person() -> dict[int, tuple[int, int, int, int]]:
 # hold the number of the first one, so they are called after its key.
 BUCKETS = """
     (SELECT bucket.id, COALESCE('rest of ' || former.key, bucket.key) AS name,
-            bucket.granted_mt, bucket.adjusted_mt, bucket.remaining_mt
+            bucket.granted_mt, bucket.adjusted_mt, bucket.remaining_mt, bucket.reserved_mt
        FROM usage_bucket AS bucket
        LEFT JOIN usage_bucket AS former ON bucket.key = 'rollover:' || former.id) AS bucket
 """
