@@ -7,15 +7,14 @@ and all else that is no debit do so by triggers. So what a process remembers cou
 row that it has just locked names it.
 
 Debits are written as ever, to the ledger and the buckets, before the answer: nothing is known here
-alone, and a process that dies takes nothing along. When the server is another one than before, as
-after a failover, all is forgotten.
+alone, and a process that dies takes nothing along. When the server or the table is another one than
+before, as after a failover or once a dump was put back, all is forgotten.
 """
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
 from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,7 +26,8 @@ from .waterfall import OpenBucket
 MOST_SUBSCRIBERS = 100_000  # about 1 KB each
 MOST_SHARED = 10_000
 
-SERVER = "SELECT pg_postmaster_start_time()"
+# Another server, or the same with other rows: a table that is emptied or made anew has another file.
+SERVER = "SELECT pg_postmaster_start_time(), pg_relation_filepath('usage_chargingprofile')"
 
 CLAIM = """
     UPDATE usage_chargingprofile SET remembered_by = %(process)s
@@ -61,13 +61,13 @@ class Memory:
         self._kept: dict[int, Buckets | Hold] = {}  # the longest unused first
         self._seen: dict[int, None] = {}  # charged once, the first one first
         self._shared: dict[int, int] = {}
-        self._server: datetime | None = None
+        self._server: tuple[Any, ...] = ()
         self._process = 0
 
     def hold(self, cursor: Cursor, profiles: Mapping[int, Profile]) -> Hold:
         """What is remembered of subscribers who are locked, and who will be from now on: those
         charged for the second time."""
-        [(server,)] = cursor.execute(SERVER, prepare=True).fetchall()
+        [server] = cursor.execute(SERVER, prepare=True).fetchall()
         with self._guard:
             if server != self._server:
                 self._forget_all(server)
@@ -122,7 +122,7 @@ class Memory:
             while len(entries) > self._most:
                 del entries[next(iter(entries))]
 
-    def _forget_all(self, server: datetime) -> None:
+    def _forget_all(self, server: tuple[Any, ...]) -> None:
         self._server = server
         self._kept.clear()
         # A number that no row names, also none that an older state of the database holds.

@@ -19,8 +19,10 @@ HOLDERS = """
      ORDER BY assignment.msisdn, assignment.valid_from
 """
 
+# With what tells this database from another one, as in remembering.
 NUMBER_VERSION = """
-    SELECT number.version, pg_postmaster_start_time()
+    SELECT number.version, pg_postmaster_start_time(),
+           pg_relation_filepath('accounts_numberversion')
       FROM accounts_numberversion AS number
 """
 
@@ -116,7 +118,7 @@ class Numbers:
     def __init__(self, most: int = MOST_NUMBERS) -> None:
         self._most = most
         self._guard = Lock()
-        self._stamp: tuple[int, datetime] | None = None
+        self._stamp: tuple[Any, ...] | None = None
         self._holders: dict[str, tuple[int, None]] = {}
 
     def known(self, cursor: Any) -> tuple[Any, dict[str, tuple[int, None]]]:

@@ -116,6 +116,12 @@ def test_events_are_charged_in_order_of_their_time_not_of_the_batch(
     assert beyond() == [("second", 6000, False, 0)]
 
 
+def test_at_one_instant_the_earlier_in_the_batch_pays_first(node: Node, bare: Subscriber) -> None:
+    give(bare, 10)
+    send(node, event("first", 8), event("second", 8))
+    assert beyond() == [("second", 6000, False, 0)]
+
+
 def test_a_model_restricted_bucket_pays_for_its_models_only(
     node: Node, bare: Subscriber, models: dict[str, InferenceModel]
 ) -> None:

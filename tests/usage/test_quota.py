@@ -269,6 +269,18 @@ def test_pay_as_you_go_is_granted_up_to_its_cap(
     assert proof.verify() == []
 
 
+def test_what_a_session_holds_beyond_the_buckets_is_sold_to_nobody_else(
+    collector: APIClient, node: Node, bare: Subscriber
+) -> None:
+    payg(bare, cap=500)
+    ref = create(collector, requested=300).json()["ref"]
+    other = send(node, event("other", 250)).tally
+    assert (other.overage_mt, other.uncovered_mt) == (200_000, 50_000)
+    release(collector, ref, 1, event("own", 300))
+    assert UsageBatch.objects.latest("id").overage_mt == 300_000
+    assert proof.verify() == []
+
+
 def test_a_suspended_subscriber_is_denied_and_what_was_used_is_charged(
     collector: APIClient, subscriber: Subscriber, month: Bucket
 ) -> None:

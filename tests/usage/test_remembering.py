@@ -292,6 +292,28 @@ def test_after_a_failover_all_is_forgotten(
     remembered_rightly(memory)
 
 
+# A dump that was made before, put back into the same server while processes go on.
+RESTORE = """
+    SET LOCAL session_replication_role = replica;
+    CREATE TEMP TABLE kept_buckets ON COMMIT DROP AS TABLE usage_bucket;
+    CREATE TEMP TABLE kept_profiles ON COMMIT DROP AS TABLE usage_chargingprofile;
+    UPDATE kept_buckets SET remaining_mt = 5000;
+    TRUNCATE usage_bucket, usage_chargingprofile CASCADE;
+    INSERT INTO usage_bucket SELECT * FROM kept_buckets;
+    INSERT INTO usage_chargingprofile SELECT * FROM kept_profiles;
+"""
+
+
+def test_after_a_restore_in_place_all_is_forgotten(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket
+) -> None:
+    learn(node, memory, subscriber)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(RESTORE)
+    assert report(node, memory, event("e", 10)).tally.uncovered_mt == 5000
+    remembered_rightly(memory)
+
+
 def test_several_processes_and_threads_stay_true(node: Node, account: Account) -> None:
     people = [make_subscriber(account, f"+86139000004{number:02}") for number in range(12)]
     for one in people:

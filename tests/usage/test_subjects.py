@@ -185,6 +185,27 @@ def test_what_is_remembered_is_not_read_again(
     assert asked == [NUMBER] * (4 if memory is None else 1)
 
 
+def test_after_a_restore_in_place_no_number_is_remembered(
+    node: Node, account: Account, bare: Subscriber, memory: Memory | None
+) -> None:
+    """It takes the version back, so that the next changes count on to one that is known."""
+    assert holder(node, NUMBER) == bare.pk
+    other = make_subscriber(account, OTHER)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMP TABLE kept ON COMMIT DROP AS TABLE accounts_numberversion;"
+            "TRUNCATE accounts_numberversion;"
+            "INSERT INTO accounts_numberversion SELECT id, version - 1 FROM kept"
+        )
+        cursor.execute("DELETE FROM accounts_numberassignment WHERE msisdn = %s", [OTHER])
+        cursor.execute(
+            "SET LOCAL session_replication_role = replica;"
+            "UPDATE accounts_numberassignment SET subscriber_id = %s WHERE msisdn = %s",
+            [other.pk, NUMBER],
+        )
+    assert holder(node, NUMBER) == other.pk
+
+
 class FakeServer:
     """Tells a version."""
 
