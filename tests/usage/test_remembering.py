@@ -28,8 +28,7 @@ from usage.ledger import Grant
 from usage.models import Bucket, ChargingProfile, Node, UsageEvent
 from usage.normalising import Counts
 from usage.quota import Ask
-from usage.remembering import Hold, Memory
-from usage.waterfall import OpenBucket
+from usage.remembering import Memory
 
 from .conftest import END, HOUR, NOON, START, counts, event, give, left, make_subscriber, send
 from .memories import remembered_rightly
@@ -272,6 +271,29 @@ def test_what_was_not_committed_is_not_remembered(
     assert proof.verify() == []
 
 
+def test_nor_is_what_was_computed_when_the_commit_fails(
+    node: Node,
+    memory: Memory,
+    subscriber: Subscriber,
+    month: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn(node, memory, subscriber)
+    honest, lost = ingest_module.block, list[bool]()
+
+    def lose_the_connection(*arguments: Any, **named: Any) -> None:
+        honest(*arguments, **named)  # the last step before the commit
+        if not lost:
+            connection.connection.close()
+            lost.append(True)
+
+    monkeypatch.setattr(ingest_module, "block", lose_the_connection)
+    assert counts(report(node, memory, event("e", 100))) == (1, 0, 0, 0)
+    assert (lost, left(month)) == ([True], 898_000)
+    assert remembered_rightly(memory) == 1
+    assert proof.verify() == []
+
+
 def test_after_a_failover_all_is_forgotten(
     node: Node,
     memory: Memory,
@@ -342,100 +364,3 @@ def test_several_processes_and_threads_stay_true(node: Node, account: Account) -
     assert any(remembered(memories[0], one) or remembered(memories[1], one) for one in people)
     assert UsageEvent.objects.filter(event_id__startswith="e").count() == 4 * 40 * 6
     assert proof.verify() == []
-
-
-# --- the memory by itself
-
-
-class FakeCursor:
-    """Answers with when the server was started, and keeps who was claimed."""
-
-    def __init__(self) -> None:
-        self.server = START
-        self.claimed: list[str] = []
-
-    def execute(self, _statement: str, row: Any = None, **_more: Any) -> "FakeCursor":
-        if row:
-            self.claimed.append(row["ids"])
-        return self
-
-    def fetchall(self) -> list[Any]:
-        return [(self.server,)]
-
-
-class Profiles(dict[int, Any]):
-    """As they are once locked: what was claimed is stored."""
-
-    def __init__(self, *owners: int) -> None:
-        super().__init__({owner: _Profile() for owner in owners})
-
-
-class _Profile:
-    remembered_by = 0
-
-
-def some_bucket(mt: int) -> list[OpenBucket]:
-    return [OpenBucket(1, 20, 9, True, 1, 1, 0, mt, 100)]
-
-
-def taken(memory: Memory, profiles: Profiles, *, new: bool = True) -> Hold:
-    hold = memory.hold(FakeCursor(), profiles)  # type: ignore[arg-type]
-    for owner in hold.new:
-        profiles[owner].remembered_by = memory._process
-    return hold
-
-
-def test_who_comes_late_with_an_outcome_does_not_overwrite_the_next_one(memory: Memory) -> None:
-    profiles = Profiles(1)
-    taken(memory, profiles)
-    first = taken(memory, profiles)  # committed, but its thread sleeps
-    second = taken(memory, profiles)
-    assert second.found == {}
-    memory.keep(second, {1: some_bucket(50)})
-    memory.keep(first, {1: some_bucket(70)})
-    assert taken(memory, profiles).found == {1: some_bucket(50)}
-
-
-def test_nor_when_the_next_one_is_still_at_work(memory: Memory) -> None:
-    profiles = Profiles(1)
-    taken(memory, profiles)
-    first = taken(memory, profiles)
-    second = taken(memory, profiles)
-    memory.keep(first, {1: some_bucket(70)})
-    memory.keep(second, {1: some_bucket(50)})
-    assert taken(memory, profiles).found == {1: some_bucket(50)}
-
-
-def test_whom_others_charge_too_is_not_claimed_at_once_again(memory: Memory) -> None:
-    profiles = Profiles(1)
-    assert not taken(memory, profiles).owners
-    memory.keep(taken(memory, profiles), {1: some_bucket(50)})
-    profiles[1].remembered_by = 0
-    assert [taken(memory, profiles).new for _turn in range(3)] == [[], [], [1]]
-
-
-def test_equal_times_and_sizes_are_kept_once(memory: Memory) -> None:
-    profiles = Profiles(1, 2)
-    taken(memory, profiles)
-    first, second = some_bucket(50), some_bucket(70)
-    for one, day in ((first, "1" * 16), (second, "1" * 16)):
-        one[0].valid_until = int(day)
-    memory.keep(taken(memory, profiles), {1: first, 2: second})
-    assert first[0].valid_until is second[0].valid_until
-    assert (first[0].available_mt, second[0].available_mt) == (50, 70)
-
-
-def test_no_more_are_remembered_than_there_is_room_for() -> None:
-    memory = Memory(most=2)
-    profiles = Profiles(*range(1, 6))
-    for _turn in range(3):
-        for owner in profiles:
-            one = Profiles()
-            one[owner] = profiles[owner]
-            memory.keep(taken(memory, one), {owner: some_bucket(owner)})
-            assert len(memory._kept) <= 2
-            assert len(memory._seen) <= 2
-    pair = Profiles(4, 5)
-    for _turn in range(2):
-        memory.keep(taken(memory, pair), {4: some_bucket(4), 5: some_bucket(5)})
-    assert set(taken(memory, pair).found) == {4, 5}

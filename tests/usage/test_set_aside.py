@@ -1,7 +1,7 @@
 """A large batch does not wait for subscribers whom others hold: it counts the rest first."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +15,7 @@ from accounts.models import Account, Subscriber
 from usage import ingest as ingest_module
 from usage import pools, proof, quota
 from usage.batches import BatchResult
+from usage.identity import key_of
 from usage.ledger import Grant
 from usage.models import Node, Pool, UsageBatch, UsageEvent
 
@@ -50,12 +51,12 @@ def batch_of(crowd: list[Subscriber], tokens: int = 10) -> list[dict[str, Any]]:
 
 @contextmanager
 def reported_while_held(
-    statement: str, ids: list[int], report: Callable[[], Any]
+    statement: str, ids: Sequence[int | bytes], report: Callable[[], Any]
 ) -> Iterator[Future[Any]]:
     """Lock rows here while another thread reports; inside, that thread waits for them."""
 
     with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(statement, [ids])
+        cursor.execute(statement, [list(ids)])
         reported = pool.submit(closing(report))
         until_it_waits(reported, cursor)
         yield reported
@@ -207,6 +208,27 @@ def test_who_holds_a_pool_waits_for_no_key(
                 until_it_waits(other, cursor, waiting=2)
         assert [one.result(timeout=20), other.result(timeout=20)] == [True, False]
     assert proof.verify() == []
+
+
+CLAIM_KEY = """
+    INSERT INTO usage_eventkey (key, content, day) VALUES ((%s::bytea[])[1], '', '2026-11-24')
+"""
+
+
+@pytest.mark.parametrize("names", [("e1", "e2", "e3"), ("e3", "e2", "e1")])
+def test_who_waits_for_a_key_holds_none_that_comes_after_it(
+    node: Node, crowd: list[Subscriber], no_retries: None, names: tuple[str, ...]
+) -> None:
+    """Of copies that name different people, no subscriber's lock puts the keys in line."""
+    used = [event(name, 10, subject=crowd[0].msisdn) for name in names]
+    _first, middle, last = sorted(key_of(one["source"], one["id"]) for one in used)
+    with (
+        reported_while_held(CLAIM_KEY, [middle], lambda: send(node, *used)) as reported,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(CLAIM_KEY, [[last]])
+        transaction.set_rollback(True)
+    assert counts(reported.result(timeout=20)) == (3, 0, 0, 0)
 
 
 def test_a_batch_waits_as_a_whole_when_most_are_held(node: Node, crowd: list[Subscriber]) -> None:
