@@ -26,7 +26,7 @@ from .waterfall import OpenBucket
 MOST_SUBSCRIBERS = 100_000  # about 1 KB each
 MOST_SHARED = 10_000
 
-# Another server, or the same with other rows: a table that is emptied or made anew has another file.
+# Another server, or other rows: a table that is emptied or made anew has another file.
 SERVER = "SELECT pg_postmaster_start_time(), pg_relation_filepath('usage_chargingprofile')"
 
 CLAIM = """

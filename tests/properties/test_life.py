@@ -1,15 +1,13 @@
 """A random life: every verb that moves tokens, in any order; after each step all adds up.
 
 `Life` remembers only what it was told (which events were accepted, what they amount to now), and
-what each bucket held at each instant. A further verb is a further rule. Two of the processes that
-report remember buckets, and each verb in between has to make them read again what it moved.
+what each bucket held at each instant. A further verb is a further rule.
 """
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
-import pytest
 from django.db import transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,14 +22,11 @@ from hypothesis.stateful import (
 
 from config.errors import DomainError
 from tests.usage.conftest import at
-from tests.usage.memories import remembered_rightly
 from tests.usage.test_quota_concurrency import ask
 from usage import corrections, ledger, movements, pools, profiles, proof, quota, supervising
-from usage import ingest as ingest_module
 from usage.models import Bucket, QuotaSession, UsageEvent
 from usage.models.pools import UNCAPPED
 from usage.normalising import Counts
-from usage.remembering import Memory
 
 from .world import (
     BUCKETS,
@@ -46,7 +41,6 @@ from .world import (
 )
 
 PERSON = st.integers(0, 2)
-PROCESS = st.sampled_from([0, 0, 0, 1, 2])  # the last one remembers nothing
 TOKENS = st.integers(1, 200)
 BY = {"actor": "clerk", "reason": "property"}
 
@@ -55,7 +49,6 @@ class Life(RuleBasedStateMachine):
     """Three people, a pool and a node, from late November into December."""
 
     world: ClassVar[World]
-    used: ClassVar[int]  # how often a process remembered somebody
     sent = Bundle("sent")  # (id, body) of events that were reported
 
     def __init__(self) -> None:
@@ -67,7 +60,6 @@ class Life(RuleBasedStateMachine):
         self.owner: dict[str, int] = {}
         self.sessions: dict[str, int] = {}  # living ones, and their last sequence
         self.seen: list[tuple[datetime, dict[str, tuple[int, int]]]] = []
-        self.memories = [Memory(), Memory()]
 
     def teardown(self) -> None:
         try:
@@ -115,29 +107,12 @@ class Life(RuleBasedStateMachine):
         target=sent,
         drafts=st.lists(any_events(days=30), max_size=4),
         again=st.lists(sent, max_size=3),
-        process=PROCESS,
     )
-    def report(
-        self, drafts: list[EventDraft], again: list[tuple[str, dict[str, Any]]], process: int
-    ) -> Any:
+    def report(self, drafts: list[EventDraft], again: list[tuple[str, dict[str, Any]]]) -> Any:
         fresh = self.fresh(drafts)
-        bodies = [body for _id, body in [*fresh, *again]]
-        result = (
-            self.world.ingest_by(self.memories[process], bodies, now=self.now)
-            if process < len(self.memories)
-            else self.world.ingest(bodies, now=self.now)
-        )
+        result = self.world.ingest([*(body for _id, body in [*fresh, *again])], now=self.now)
         assert (result.tally.accepted, result.tally.duplicate) == (len(fresh), len(again))
         return multiple(*fresh)
-
-    @rule(drafts=st.lists(any_events(days=30), min_size=1, max_size=4), process=st.integers(0, 1))
-    def report_in_vain(self, drafts: list[EventDraft], process: int) -> None:
-        """All is charged, and then the transaction fails; what was computed counts for nobody."""
-        bodies = [draft.body(self.world, self.name("lost"), now=self.now) for draft in drafts]
-        with pytest.MonkeyPatch.context() as broken:
-            broken.setattr(ingest_module, "record", fail)
-            with pytest.raises(ZeroDivisionError):
-                self.world.ingest_by(self.memories[process], bodies, now=self.now)
 
     @rule()
     def close_what_is_due(self) -> None:
@@ -236,10 +211,6 @@ class Life(RuleBasedStateMachine):
         self.seen.append((self.now, balances()))
 
     @invariant()
-    def what_is_remembered_is_what_is_stored(self) -> None:
-        Life.used += sum(map(remembered_rightly, self.memories))
-
-    @invariant()
     def every_accepted_token_went_somewhere(self) -> None:
         expected: dict[int, int] = {}
         for event, mt in self.known_mt.items():
@@ -296,11 +267,6 @@ BALANCES_AT = f"""
 """  # noqa: S608 (of our own words)
 
 
-def fail(*_arguments: Any, **_named: Any) -> None:
-    """A bug, or a server that is away, once all is charged."""
-    raise ZeroDivisionError
-
-
 def allowed(verb: Any) -> bool:
     """Whether it was done; a refusal must have changed nothing, which the invariants tell."""
     try:
@@ -311,6 +277,5 @@ def allowed(verb: Any) -> bool:
 
 
 def test_after_every_step_of_a_random_life_all_adds_up(world: World) -> None:
-    Life.world, Life.used = world, 0
+    Life.world = world
     run_state_machine_as_test(Life, settings=bounded(12, steps=30))
-    assert Life.used > 0

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from accounts.models import Account, Subscriber
 from usage import (
     corrections,
+    enforcement,
     ledger,
     locking,
     movements,
@@ -211,6 +212,18 @@ def test_a_bucket_that_is_closed_is_forgotten(
     assert proof.verify() == []
 
 
+def test_an_empty_one_that_is_closed_is_forgotten_too(
+    node: Node, memory: Memory, subscriber: Subscriber, month: Bucket
+) -> None:
+    """Nothing expires of it, but what was used in its time comes late from then on."""
+    give(subscriber, 10, start=END, end=LATER + HOUR)
+    learn(node, memory, subscriber)
+    report(node, memory, event("all", 998))
+    assert ledger.close_due_buckets(now=LATER) == 1
+    assert report(node, memory, event("late", 3), now=LATER).tally.debited_mt == 3000
+    assert UsageEvent.objects.get(event_id="late").late
+
+
 def test_both_sides_of_a_transfer_are_forgotten(
     node: Node, memory: Memory, subscriber: Subscriber, neighbour: Subscriber, month: Bucket
 ) -> None:
@@ -279,7 +292,7 @@ def test_nor_is_what_was_computed_when_the_commit_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     learn(node, memory, subscriber)
-    honest, lost = ingest_module.block, list[bool]()
+    honest, lost = enforcement.block, list[bool]()
 
     def lose_the_connection(*arguments: Any, **named: Any) -> None:
         honest(*arguments, **named)  # the last step before the commit

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from accounts.models import Subscriber
-from usage import ledger, pools, proof
+from usage import ledger, movements, pools, proof
 from usage.ledger import Grant
 from usage.models import UNCAPPED, Bucket, LedgerEntry, Node, Overage
 
@@ -60,6 +60,14 @@ def test_a_share_up_to_a_cap_goes_on_and_the_rest_expires(
     entries = LedgerEntry.objects.filter(bucket_id=bucket.pk, kind__in=["rollover", "expiry"])
     wanted = [("rollover", -expected)] + ([("expiry", -rest)] if rest else [])
     assert list(entries.order_by("id").values_list("kind", "amount_mt")) == wanted
+    assert proof.verify() == []
+
+
+def test_a_share_is_rounded_down_to_the_millitoken(bare: Subscriber) -> None:
+    bucket = monthly(bare, 1, percent=50)
+    movements.adjust(bucket_id=bucket.pk, amount_mt=-1, key="k", actor="c", reason="r", now=START)
+    assert close(END) == 1
+    assert rolled(bucket).granted_mt == 499
     assert proof.verify() == []
 
 

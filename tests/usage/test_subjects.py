@@ -158,9 +158,10 @@ def test_a_holder_that_is_mended_by_hand_is_not_remembered(
     node: Node, bare: Subscriber, account: Account, change: str
 ) -> None:
     other = make_subscriber(account, OTHER)
-    assert holder(node, NUMBER) == bare.pk
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM accounts_numberassignment WHERE msisdn = %s", [OTHER])
+    assert holder(node, NUMBER) == bare.pk
+    with connection.cursor() as cursor:
         cursor.execute(change, {"number": NUMBER, "other": other.pk})
     assert holder(node, NUMBER) == (other.pk if "subscriber_id" in change else None)
 
