@@ -221,6 +221,11 @@ LABELS = {
     "amount": pgettext_lazy("column", "at most"),
     "counted_from": pgettext_lazy("column", "counted from"),
     "counted": pgettext_lazy("column", "counted requests"),
+    "gap_ends": pgettext_lazy("column", "gaps end at"),
+    "gap_starts": pgettext_lazy("column", "gaps begin at"),
+    "upto": pgettext_lazy("column", "looked at up to"),
+    "rounding": pgettext_lazy("column", "rounded by at most"),
+    "rounding_since": pgettext_lazy("column", "rounded by at most before"),
 }
 
 # Words of the staff site's frame that come from its library, which has no Chinese of its own.
