@@ -55,7 +55,7 @@ class SessionExists(DomainError):
 
 
 class SessionReleased(DomainError):
-    """The session was released; what is reported now belongs to /usage/events."""
+    """The session was released and grants nothing more; what was used is still charged."""
 
     code = "session_released"
     status = 409
@@ -155,16 +155,17 @@ def _go_on(node: Node, ref: str, ask: Ask, *, ends: str | None, now: datetime) -
             if isinstance(session, Answer) or session.subscriber_id != before:
                 raise Raced
             session.subscriber_id, session.api_key_id = known.subscriber_id, known.api_key_id
+            over = State.RELEASED if session.state == State.RELEASED else ends
             if session.model_id is None:
                 session.model_id = sessions.model_of(cursor, name=session.model, now=now)
-            standing = _claim(cursor, locked, batch, now, reads=bool(read) or ends is None)
+            standing = _claim(cursor, locked, batch, now, reads=bool(read) or over is None)
             return serve(
                 cursor,
                 session,
                 standing,
                 ask,
                 batch,
-                ends=ends,
+                ends=over,
                 status=200,
                 now=now,
                 known_subscriber_id=before,
@@ -193,7 +194,8 @@ def _repeated(once: Callable[[], Answer]) -> Answer:
 
 
 def _existing(cursor: Cursor, node: Node, ref: str, ask: Ask) -> Session | Answer:
-    """The node's living session, or the answer that was given to this sequence already."""
+    """The node's session, or the answer that was given to this sequence already. One that was
+    released is only there for what is reported late."""
     found = (
         sessions.find(
             cursor, sessions.SESSION_BY_REF, node_id=node.pk, name=ref, sequence=ask.sequence
@@ -206,8 +208,8 @@ def _existing(cursor: Cursor, node: Node, ref: str, ask: Ask) -> Session | Answe
     answer = _replayed(found, ask)
     if answer is not None:
         return answer
-    if found[0].state == State.RELEASED:
-        raise SessionReleased(f"{ref} was released; report late usage to /usage/events.")
+    if found[0].state == State.RELEASED and not ask.events:
+        raise SessionReleased(f"{ref} was released; create a new session to ask for more.")
     return found[0]
 
 

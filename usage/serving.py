@@ -52,7 +52,8 @@ def serve(
 
     `ends` is the state of a session that shall hold nothing more.
     """
-    late = session.state == State.EXPIRED and batch is not None
+    released = session.state == State.RELEASED
+    late = batch is not None and (released or session.state == State.EXPIRED)
     moves = [
         (bucket_id, -mt)
         for bucket_id, mt in zip(session.hold_bucket_ids, session.hold_mts, strict=True)
@@ -73,6 +74,8 @@ def serve(
         overtaken = ask.sequence < session.sequence
         requested = session.granted_mt // sessions.MT if overtaken else ask.requested
         grant = reserving.decide(cursor, session, standing, requested=requested, now=now)
+    elif released:
+        grant = Granted("SUCCESS", final={"action": "TERMINATE"})
     elif session.id:
         grant = Granted("SUCCESS")  # whoever releases asks for nothing
     else:

@@ -64,14 +64,33 @@ def test_a_second_session_of_the_same_name_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (409, "session_exists")
 
 
-def test_a_released_session_is_over(
+def test_a_released_session_grants_nothing_more(
     collector: APIClient, subscriber: Subscriber, month: Bucket
 ) -> None:
     ref = create(collector, requested=400).json()["ref"]
     release(collector, ref, 1)
-    for answer in (update(collector, ref, 2, event("e1", 1)), release(collector, ref, 3)):
+    for answer in (update(collector, ref, 2, requested=10), release(collector, ref, 3)):
         assert (answer.status_code, answer.json()["code"]) == (409, "session_released")
     assert amounts(month) == (1000, 0)
+
+
+def test_what_is_reported_after_the_release_is_charged_and_flagged(
+    collector: APIClient, subscriber: Subscriber, month: Bucket
+) -> None:
+    """A lost update is sent again after the release has come through: nothing of it is dropped."""
+    ref = create(collector, requested=400).json()["ref"]
+    release(collector, ref, 2)
+    late = update(collector, ref, 1, event("e1", 120), requested=400)
+    assert late.status_code == 200
+    body = late.json()
+    assert (body["accepted"], body["granted"], body["late_usage"]) == (1, 0, True)
+    assert body["final"] == {"action": "TERMINATE"}
+    assert update(collector, ref, 1, event("e1", 120), requested=400).json() == body
+    again = release(collector, ref, 3, event("e1", 120), event("e2", 30)).json()
+    assert (again["accepted"], again["duplicate"], again["late_usage"]) == (1, 1, True)
+    assert amounts(month) == (850, 0)
+    assert QuotaSession.objects.get().state == "released"
+    assert proof.verify() == []
 
 
 @pytest.mark.parametrize(

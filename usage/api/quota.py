@@ -207,9 +207,10 @@ class QuotaSessions(APIView):
 class QuotaUpdate(APIView):
     """Report what was used and get a new grant, which replaces the held one.
 
-    What was used is debited even if nothing more is granted. Late reports of an expired session are
-    charged too and flagged `late_usage`. One that arrives after a newer sequence was answered is
-    charged and leaves the newer grant, which its answer repeats.
+    What was used is debited even if nothing more is granted. Late reports of an expired or released
+    session are charged too and flagged `late_usage`; a released one grants nothing more. A report
+    that arrives after a newer sequence was answered is charged and leaves the newer grant, which
+    its answer repeats.
     """
 
     authentication_classes = [KeyAuthentication]
