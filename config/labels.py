@@ -224,6 +224,7 @@ LABELS = {
     "gap_ends": pgettext_lazy("column", "gaps end at"),
     "gap_starts": pgettext_lazy("column", "gaps begin at"),
     "upto": pgettext_lazy("column", "looked at up to"),
+    "limited_since": pgettext_lazy("column", "counted for limits since"),
     "rounding": pgettext_lazy("column", "rounded by at most"),
     "rounding_since": pgettext_lazy("column", "rounded by at most before"),
 }

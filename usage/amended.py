@@ -10,9 +10,9 @@ from .normalising import Counts
 from .periods import day_of
 
 EVENTS = """
-    SELECT event.id, event.node_id, event.subscriber_id, event.model_id, event.weight_id,
-           event.occurred_at, event.late, event.mt, event.input_tokens, event.cached_tokens,
-           event.output_tokens, event.reasoning_tokens
+    SELECT event.id, event.node_id, event.subscriber_id, event.api_key_id, event.model_id,
+           event.weight_id, event.occurred_at, event.late, event.mt, event.input_tokens,
+           event.cached_tokens, event.output_tokens, event.reasoning_tokens
       FROM usage_usageevent AS event
      WHERE event.id = ANY(%(ids)s)
      ORDER BY event.id
@@ -89,6 +89,7 @@ class NetEvent:
     id: int
     node_id: int
     subscriber_id: int
+    api_key_id: int | None
     model_id: int
     weight_id: int
     occurred_at: datetime
@@ -104,10 +105,10 @@ def net_events(cursor: Cursor, ids: Sequence[int]) -> dict[int, NetEvent]:
     """The events of these ids that are stored, as they stand; exact while their subscribers'
     profiles are locked."""
     events: dict[int, NetEvent] = {}
-    for number, node, owner, model, weight, at, late, mt, *counts in cursor.execute(
-        EVENTS, {"ids": sorted(ids)}
-    ):
-        events[number] = NetEvent(number, node, owner, model, weight, at, late, mt, Counts(*counts))
+    for row in cursor.execute(EVENTS, {"ids": sorted(ids)}):
+        number, node, owner, key, model, weight, at, late, mt, *counts = row
+        about = number, node, owner, key, model, weight, at, late, mt
+        events[number] = NetEvent(*about, Counts(*counts))
     if not events:
         return events
     behind = {number: number for number in events}  # an entry's id to its event's

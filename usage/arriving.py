@@ -120,7 +120,7 @@ def resolved(
         subscriber_id,
         key_of(event.source, event.id),
         content_of(event),
-        Usage(number, about.id, subscriber_id, model_id, at, time, event.day, mt),
+        Usage(number, about.id, subscriber_id, model_id, at, time, event.day, mt, key_id),
         b"".join(row),
     )
 

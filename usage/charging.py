@@ -12,7 +12,7 @@ from struct import Struct
 
 import msgspec
 
-from . import enforcement
+from . import enforcement, limit_usage
 from .database import Cursor, array, copied_time, copy_lines, copy_rows
 from .locking import Profile, Standing, lock_standing
 from .periods import cycle_of
@@ -93,6 +93,7 @@ class Usage(msgspec.Struct, gc=False):
     instant: int
     day: date
     mt: int
+    api_key_id: int | None = None
     late: bool = False
     debits: list[tuple[OpenBucket, int]] = []
     priced_mt: int = 0
@@ -251,7 +252,8 @@ def _forget(cursor: Cursor, standing: Standing) -> None:
 
 
 def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: datetime) -> None:
-    """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles and pools."""
+    """Ledger entries (a trigger moves the buckets), overage rows, totals of cycles, pools and
+    limits."""
     recorded = _LAST(8, copied_time(now))
     copy_rows(
         cursor,
@@ -269,6 +271,12 @@ def _write(cursor: Cursor, usages: Sequence[Usage], standing: Standing, now: dat
     )
     if standing.of_pools:
         _write_pool_usage(cursor, usages, standing, now)
+    profiles = standing.profiles
+    if any(profile.limited_since is not None for profile in profiles.values()):
+        limited = [one for one in usages if profiles[one.subscriber_id].limited_since is not None]
+        limit_usage.add(
+            cursor, ((one.subscriber_id, one.api_key_id, one.day, one.mt) for one in limited)
+        )
 
 
 def _write_overage(

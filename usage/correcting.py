@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import callbacks, taking_back
+from . import callbacks, limit_usage, taking_back
 from .amended import NetEvent, net_events
 from .batches import EVENTS_PER_BATCH, Batch, Tally, add_batches, next_batches
 from .charging import Usage, charge
@@ -137,6 +137,14 @@ def _take_back(cursor: Cursor, written: Sequence[_Row], now: datetime) -> list[i
         one.priced_mt, one.uncovered_mt = -taken.priced_mt, -taken.uncovered_mt
         all_taken.append(taken)
     taking_back.write(cursor, all_taken, now=now)
+    limit_usage.add(
+        cursor,
+        (
+            (event.subscriber_id, event.api_key_id, day_of(event.occurred_at), one.change.mt)
+            for one in written
+            for event in [one.change.event]
+        ),
+    )
     return sorted(set().union(*(taken.refilled_pools for taken in all_taken)))
 
 
@@ -155,6 +163,7 @@ def _charge(cursor: Cursor, written: Sequence[_Row], now: datetime) -> None:
                 copied_time(event.occurred_at),
                 day_of(event.occurred_at),
                 one.change.mt,
+                event.api_key_id,
             )
         )
     if usages:

@@ -14,6 +14,7 @@ from django.db import transaction
 from accounts.models import ApiKey
 from config.errors import DomainError
 
+from . import limit_usage
 from .database import Cursor, fast_cursor
 from .locking import lock_profiles
 from .models import UNCAPPED, UsageLimit
@@ -30,32 +31,22 @@ LIMITS = """
      ORDER BY rule.id
 """
 
-# Usage as it was corrected: reads of the (subscriber, time) indexes of events and amendments.
+# Usage of the running minute, as it was corrected; of longer windows the days are summed already.
 USED_SINCE = """
-    SELECT (SELECT COALESCE(SUM(event.mt), 0)
-              FROM usage_usageevent AS event
-             WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s)
-           + (SELECT COALESCE(SUM(amendment.mt), 0)
-                FROM usage_amendment AS amendment
-               WHERE amendment.subscriber_id = %(subscriber_id)s
-                 AND amendment.occurred_at >= %(since)s)
-"""
-
-# The same of what names a key; an amendment names none but through its event.
-USED_BY_KEY_SINCE = """
-    SELECT (SELECT COALESCE(SUM(event.mt), 0)
+    SELECT COALESCE(SUM(used.mt), 0)::bigint
+      FROM (SELECT event.api_key_id, event.mt
               FROM usage_usageevent AS event
              WHERE event.subscriber_id = %(subscriber_id)s AND event.occurred_at >= %(since)s
-               AND event.api_key_id = %(api_key_id)s)
-           + (SELECT COALESCE(SUM(amendment.mt), 0)
-                FROM usage_amendment AS amendment
-                JOIN usage_usageevent AS event
-                  ON event.subscriber_id = amendment.subscriber_id
-                 AND event.occurred_at = amendment.occurred_at
-                 AND event.id = amendment.event_id
-                 AND event.api_key_id = %(api_key_id)s
-               WHERE amendment.subscriber_id = %(subscriber_id)s
-                 AND amendment.occurred_at >= %(since)s)
+             UNION ALL
+            SELECT event.api_key_id, amendment.mt
+              FROM usage_amendment AS amendment
+              JOIN usage_usageevent AS event
+                ON event.subscriber_id = amendment.subscriber_id
+               AND event.occurred_at = amendment.occurred_at
+               AND event.id = amendment.event_id
+             WHERE amendment.subscriber_id = %(subscriber_id)s
+               AND amendment.occurred_at >= %(since)s) AS used
+     WHERE %(api_key_id)s::bigint IS NULL OR used.api_key_id = %(api_key_id)s
 """
 
 COUNT_REQUEST = """
@@ -162,25 +153,32 @@ def room(
 def _left_mt(
     cursor: Cursor, rule: Rule, subscriber_id: int, others: Sequence[OtherHold], now: datetime
 ) -> int:
-    statement = USED_SINCE if rule.api_key_id is None else USED_BY_KEY_SINCE
-    row = {
-        "subscriber_id": subscriber_id,
-        "api_key_id": rule.api_key_id,
-        "since": window_start(rule.window, now),
-    }
-    used = cursor.execute(statement, row).fetchone()
-    assert used is not None  # an aggregate always has one row
+    since = window_start(rule.window, now)
+    if rule.window == UsageLimit.Window.MINUTE:
+        row = {"subscriber_id": subscriber_id, "api_key_id": rule.api_key_id, "since": since}
+        [(found,)] = cursor.execute(USED_SINCE, row).fetchall()
+        used = int(found)
+    else:
+        used = limit_usage.used_since(
+            cursor, subscriber_id=subscriber_id, api_key_id=rule.api_key_id, day=day_of(since)
+        )
     held = sum(
         one.granted_mt
         for one in others
         if rule.api_key_id is None or one.api_key_id == rule.api_key_id
     )
-    return max(0, rule.amount - int(used[0]) - held)
+    return max(0, rule.amount - used - held)
 
 
 @transaction.atomic
 def set_limit(
-    *, subscriber_id: int, window: str, unit: str, amount: int, api_key_id: int | None = None
+    *,
+    subscriber_id: int,
+    window: str,
+    unit: str,
+    amount: int,
+    now: datetime,
+    api_key_id: int | None = None,
 ) -> UsageLimit:
     """Allow `amount` (mt, or requests) a window to a subscriber, or to one of its keys."""
     if window not in UsageLimit.Window or unit not in UsageLimit.Unit or amount < 0:
@@ -192,7 +190,10 @@ def set_limit(
         if not owned.exists():
             raise LimitRefused(f"Subscriber {subscriber_id} has no key {api_key_id}.")
     with fast_cursor() as cursor:
-        lock_profiles(cursor, [subscriber_id])
+        [profile] = lock_profiles(cursor, [subscriber_id]).values()
+        if profile.limited_since is None and unit == UsageLimit.Unit.MT:
+            first = min(window_start(each, now) for each in UsageLimit.Window)
+            limit_usage.begin(cursor, subscriber_id=subscriber_id, day=day_of(first))
     limit, _created = UsageLimit.objects.update_or_create(
         subscriber_id=subscriber_id,
         api_key_id=api_key_id,

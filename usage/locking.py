@@ -28,7 +28,7 @@ LOCK_PROFILES = """
            profile.payg_fen_per_million, profile.payg_cap_mt, profile.reserved_payg_mt,
            profile.blocked, profile.pooled, profile.pool_first, profile.final_action,
            profile.free_model, profile.noticed_cycle, profile.noticed_percent,
-           profile.remembered_by
+           profile.remembered_by, profile.limited_since
       FROM usage_chargingprofile AS profile
      WHERE profile.subscriber_id = ANY(%(ids)s::bigint[])
      ORDER BY profile.subscriber_id
@@ -113,6 +113,7 @@ class Profile(msgspec.Struct, gc=False):
     noticed_cycle: date | None
     noticed_percent: int
     remembered_by: int
+    limited_since: date | None
 
 
 class Taken(msgspec.Struct):

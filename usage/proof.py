@@ -177,6 +177,26 @@ RULES = {
          WHERE COALESCE(used.mt, 0) <> COALESCE(entry.mt, 0)
          ORDER BY 1 LIMIT %(limit)s
     """,
+    "usage counted for limits = events and amendments of the day": """
+        SELECT 'subscriber ' || used.subscriber_id || ' key ' || used.api_key_id || ' '
+                   || used.day, counted.mt, used.mt
+          FROM usage_limitusage AS used
+         CROSS JOIN LATERAL (
+                SELECT COALESCE(SUM(event.mt + COALESCE(amendment.mt, 0)), 0)::bigint AS mt
+                  FROM usage_usageevent AS event
+                  LEFT JOIN LATERAL (
+                        SELECT SUM(change.mt) AS mt
+                          FROM usage_amendment AS change
+                         WHERE change.subscriber_id = event.subscriber_id
+                           AND change.occurred_at = event.occurred_at
+                           AND change.event_id = event.id) AS amendment ON TRUE
+                 WHERE event.subscriber_id = used.subscriber_id
+                   AND event.occurred_at >= used.day::timestamp AT TIME ZONE 'Asia/Shanghai'
+                   AND event.occurred_at < (used.day + 1)::timestamp AT TIME ZONE 'Asia/Shanghai'
+                   AND (used.api_key_id = 0 OR event.api_key_id = used.api_key_id)) AS counted
+         WHERE used.mt <> counted.mt
+         ORDER BY used.subscriber_id, used.api_key_id, used.day LIMIT %(limit)s
+    """,
     "what rolled over = what was granted for it": """
         SELECT 'bucket ' || COALESCE(rolled.key, following.key), COALESCE(rolled.mt, 0)::bigint,
                COALESCE(following.granted_mt, 0)

@@ -5,7 +5,17 @@ from celery import shared_task
 
 from config import clock
 
-from . import callbacks, counters, enforcement, ledger, partitions, rerating, sequences, supervising
+from . import (
+    callbacks,
+    counters,
+    enforcement,
+    ledger,
+    limit_usage,
+    partitions,
+    rerating,
+    sequences,
+    supervising,
+)
 from .models import Node
 
 ROUNDS = 100  # of a bounded step in one run; what is left waits for the next run
@@ -64,9 +74,9 @@ def deliver_callbacks() -> None:
 
 @shared_task
 def purge_watching() -> None:
-    """Beat, hourly: settled callbacks and counters that are older than they are kept."""
+    """Beat, hourly: settled callbacks, counters and sums that are older than they are kept."""
     now = clock.now()
-    for purge in (callbacks.purge, counters.purge):
+    for purge in (callbacks.purge, counters.purge, limit_usage.purge):
         for _round in range(ROUNDS):
             if not purge(now=now):
                 break

@@ -140,7 +140,7 @@ def use_tokens(subscriber: Subscriber) -> Node:
 def ask_for_quota(node: Node, subscriber: Subscriber) -> None:
     """A session that holds something, and a limit."""
     limits.set_limit(
-        subscriber_id=subscriber.pk, window="day", unit=UsageLimit.Unit.MT, amount=10**9
+        subscriber_id=subscriber.pk, window="day", unit=UsageLimit.Unit.MT, amount=10**9, now=NOON
     )
     quota.create(
         node=node,

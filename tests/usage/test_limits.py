@@ -1,6 +1,6 @@
 """Limits besides the plan: windows, keys and rates, all held at reserve."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from .conftest import BORN, INSTANT, NOON, at, client_of, event, give, send
 from .quota_calls import create, release, update
 
 Clock = time_machine.Traveller
+MINUTES, DAYS = timedelta(minutes=1), timedelta(days=1)
 
 MINUTE, DAY, WEEK, MONTH = UsageLimit.Window
 TOKENS, REQUESTS = UsageLimit.Unit
@@ -34,10 +35,17 @@ def key(rich: Subscriber) -> ApiKey:
     return issue_key(kind="subscriber", subscriber_id=rich.pk, now=BORN)[0]
 
 
-def limit(subscriber: Subscriber, window: str, tokens: int, key: ApiKey | None = None) -> None:
+def limit(
+    subscriber: Subscriber,
+    window: str,
+    tokens: int,
+    key: ApiKey | None = None,
+    *,
+    now: datetime = NOON,
+) -> None:
     limits.set_limit(
         subscriber_id=subscriber.pk, api_key_id=key.pk if key else None, window=window,
-        unit=TOKENS, amount=tokens * 1000,
+        unit=TOKENS, amount=tokens * 1000, now=now,
     )  # fmt: skip
 
 
@@ -158,7 +166,7 @@ def test_what_is_left_in_the_buckets_is_no_matter_of_a_wider_limit(
 def test_requests_are_counted_by_the_minute(
     collector: APIClient, rich: Subscriber, clock_at_noon: Clock
 ) -> None:
-    limits.set_limit(subscriber_id=rich.pk, window=MINUTE, unit=REQUESTS, amount=2)
+    limits.set_limit(subscriber_id=rich.pk, window=MINUTE, unit=REQUESTS, amount=2, now=NOON)
     ref = create(collector, "s1", requested=10).json()["ref"]
     assert update(collector, ref, 1, requested=10).json()["granted"] == 10
     refused = create(collector, "s2", requested=10).json()
@@ -245,7 +253,7 @@ def test_subscribers_limit_their_own_keys_and_no_others(
 
 @pytest.mark.parametrize("change", [{"window": "year"}, {"unit": "fen"}, {"amount": -1}])
 def test_a_limit_that_means_nothing_is_refused(rich: Subscriber, change: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"window": DAY, "unit": TOKENS, "amount": 1}
+    given: dict[str, Any] = {"window": DAY, "unit": TOKENS, "amount": 1, "now": NOON}
     with pytest.raises(limits.LimitRefused):
         limits.set_limit(subscriber_id=rich.pk, **(given | change))
 

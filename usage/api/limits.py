@@ -14,6 +14,7 @@ from accounts.api.me import SUBSCRIBER_AUTHENTICATION
 from accounts.authentication import KeyAuthentication
 from accounts.models import ApiKey
 from accounts.permissions import IsSubscriber, scope_required, subscriber_id_of
+from config import clock
 
 from .. import limits, profiles
 from ..models import UsageLimit
@@ -88,6 +89,7 @@ class LimitsView(APIView):
             window=given.validated_data["window"],
             unit=unit,
             amount=amount * MT if unit == UsageLimit.Unit.MT else amount,
+            now=clock.now(),
         )
         return Response(shown(limit))
 

@@ -13,7 +13,7 @@ from .events import (
 )
 from .nodes import InferenceModel, Node, NodeKey, SequenceMark, Weight
 from .pools import UNCAPPED, Pool, PoolMember, PoolUsage
-from .quota import QuotaAnswer, QuotaSession, UsageLimit
+from .quota import LimitUsage, QuotaAnswer, QuotaSession, UsageLimit
 from .watching import Callback, NodeCounter
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "EventKey",
     "InferenceModel",
     "LedgerEntry",
+    "LimitUsage",
     "Movement",
     "Node",
     "NodeCounter",

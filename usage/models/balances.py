@@ -52,6 +52,8 @@ class ChargingProfile(models.Model):
     free_model = models.CharField(max_length=100, blank=True)  # served when restricted
     noticed_cycle = models.DateField(null=True)
     noticed_percent = models.PositiveSmallIntegerField(default=0)
+    # The billing day from which on its usage is summed for limits; null while it has none.
+    limited_since = models.DateField(null=True, editable=False)
     # The process that knows all of its open buckets without reading them (usage/remembering.py).
     remembered_by = models.BigIntegerField(default=0, db_default=0, editable=False)
 

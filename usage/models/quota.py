@@ -119,3 +119,25 @@ class UsageLimit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount} {self.unit} a {self.window}"
+
+
+class LimitUsage(models.Model):
+    """What a subscriber with limits used on a billing-zone day, corrections included; of one of
+    its keys, or (0) whatever key the events name."""
+
+    subscriber_id = models.BigIntegerField()
+    api_key_id = models.BigIntegerField()
+    day = models.DateField()
+    mt = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = _("usage counted for limits")
+        verbose_name_plural = _("usage counted for limits")
+        constraints = [
+            models.UniqueConstraint(
+                name="limit_usage_once", fields=["subscriber_id", "api_key_id", "day"]
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subscriber_id} {self.day}"
