@@ -17,7 +17,6 @@ from .conftest import BORN, INSTANT, NOON, at, client_of, event, give, send
 from .quota_calls import create, release, update
 
 Clock = time_machine.Traveller
-MINUTES, DAYS = timedelta(minutes=1), timedelta(days=1)
 
 MINUTE, DAY, WEEK, MONTH = UsageLimit.Window
 TOKENS, REQUESTS = UsageLimit.Unit

@@ -93,6 +93,9 @@ DAMAGE = {
     "pool usage of a member = its debits of the pool's buckets": (
         "INSERT INTO usage_poolusage (pool_id, subscriber_id, day, mt) VALUES (1, 1, now(), 5)",
     ),
+    "usage counted for limits = events and amendments of the day": (
+        "INSERT INTO usage_limitusage (subscriber_id, api_key_id, day, mt) VALUES (1, 0, now(), 5)",
+    ),
     "what rolled over = what was granted for it": (
         "UPDATE usage_bucket SET key = 'rollover:0'",
     ),
