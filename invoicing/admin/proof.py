@@ -1,5 +1,6 @@
 """The proof that not one token was lost: for any period, on a page; and the stored results."""
 
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from usage.periods import InvalidPeriod, cycle_of, day_of, previous_cycle
 
 from .. import assurance, node_assurance
 from ..models import AssuranceResult
-from . import by_node
+from . import by_node, differing
 
 # A longer period is proven by the command: a page must answer within a request.
 MOST_DAYS = 92
@@ -81,6 +82,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
             "form": form,
             "report": report,
             "identities": identities(report) if report else [],
+            "differences": differing.rows(report["differences"]) if report else [],
             "totals": totals(report) if report else [],
             "latest": AssuranceResult.objects.order_by("-made_at")[:5],
         }
@@ -105,6 +107,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
             "form": form,
             "report": report,
             "tables": by_node.tables(report) if report else [],
+            "differences": differing.rows(report["differences"]) if report else [],
             "amendments": by_node.amendments(report) if report else [],
         }
         return TemplateResponse(request, "admin/invoicing/node_assurance.html", context)
@@ -118,7 +121,7 @@ class AssuranceResultAdmin(ReadOnlyAdmin):
                     "Proven: every bucket equals its ledger, every event is accounted for."
                 )
             context = frame(self, request, gettext("Verify the ledger")) | {
-                "differences": differences
+                "differences": differing.rows([asdict(one) for one in differences])
             }
             return TemplateResponse(request, "admin/invoicing/differences.html", context)
 

@@ -4,10 +4,11 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from usage import callbacks
-from usage.models import Amendment, Node
+from usage import callbacks, counters, ingest
+from usage.models import Amendment, Node, QuarantinedEvent
 
 from .conftest import Carrier
+from .instants import NOON
 
 ENGLISH = {"accept-language": "en"}
 
@@ -23,6 +24,25 @@ def test_the_auditor_compares_a_period_with_the_nodes(carrier: Carrier, auditor:
     for row in (0, -1):  # the node, and the hour of the event
         assert raw["rows"][row]["values"][-2:] == ["-100", "500"]
         assert paid["rows"][row]["values"][:4] == ["600", "-100", "500", "400"]
+
+
+def test_a_difference_to_a_node_leads_to_its_evidence(carrier: Carrier, auditor: Client) -> None:
+    """Both counts, the hours, what is in quarantine, numbers that are missing, the rounding."""
+    node = carrier.node
+    totals = [counters.Totals("", 9_000_000, 0, 0, rounding=5)]
+    counters.take(node_id=node.pk, totals=totals, at=NOON, now=NOON)
+    for number in (1, 4):
+        ingest.ingest(node=node, events=[], now=NOON, sequence=number)
+    address = reverse("admin:invoicing_assuranceresult_by_node")
+    page = auditor.get(address, {"start": "2026-10-01", "end": "2026-11-01"}, headers=ENGLISH)
+    counted, missing = page.context["differences"]
+    assert (counted["where"], counted["expected"]) == (node.name, "9,000,000")
+    refused = QuarantinedEvent.objects.get()
+    assert counted["evidence"][0] == "The engine has rounded by at most 5."
+    assert counted["evidence"][2] == "Missing numbers: 2–3"
+    assert reverse("admin:usage_quarantinedevent_change", args=[refused.pk]) in page.text
+    assert refused.event_id in page.text
+    assert (missing["rule"], missing["by"]) == ("Every numbered batch arrived", "2")
 
 
 def test_a_period_that_is_empty_is_refused_on_the_page(carrier: Carrier, auditor: Client) -> None:
