@@ -254,7 +254,8 @@ CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "beat-schedule")
 if BROKER_URL.startswith("redis"):
-    # An unfinished task comes back after this long: longer than the longest task may run.
+    # An unfinished task comes back after this long: longer than the longest task may run. (The bill
+    # run may run longer, but is acknowledged when it begins.)
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "visibility_timeout": CELERY_TASK_TIME_LIMIT * 2,
         "socket_connect_timeout": 5,

@@ -32,6 +32,7 @@ from usage import periods
 from . import numbering
 from .billrun_sql import (
     BILL_SHARD,
+    BILLING_RESTS,
     FORGET_PLANS,
     LOCK_BILLING,
     NEW_IDS,
@@ -108,6 +109,18 @@ def preview(*, cycle: date, now: datetime, shard: int = SHARD_ACCOUNTS) -> BillR
         vat_fen=found.vat_fen,
         gross_fen=found.gross_fen,
     )
+
+
+def begun() -> list[date]:
+    """Cycles whose run began and did not come to its end, the oldest first."""
+    unfinished = BillRun.objects.exclude(state=BillRun.State.DONE).order_by("cycle")
+    return list(unfinished.values_list("cycle", flat=True))
+
+
+def is_at_work() -> bool:
+    """Whether a run issues invoices right now; one that is between two shards may not show."""
+    with transaction.atomic():
+        return not fetch(BILLING_RESTS, {})[0]["rests"]
 
 
 def is_done(*, cycle: date) -> bool:

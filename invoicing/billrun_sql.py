@@ -28,6 +28,11 @@ LOCK_BILLING = """
     SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':bill_run', 0))
 """
 
+# Whether nobody issues invoices right now; the lock taken to see that goes back at once.
+BILLING_RESTS = """
+    SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || ':bill_run', 0)) AS rests
+"""
+
 # Where new ids come from: overage is told the id of its line before that is written.
 NEW_IDS = """
     SELECT PG_GET_SERIAL_SEQUENCE('invoicing_invoice', 'id') AS invoice_ids,

@@ -16,19 +16,30 @@ ISSUE_FROM = timedelta(hours=2)  # after the cycle's end: its buckets are closed
 logger = logging.getLogger(__name__)
 
 
-@shared_task(time_limit=SECONDS_FOR_A_CYCLE, soft_time_limit=SECONDS_FOR_A_CYCLE - 60)
+# Acknowledged before it begins, since no broker waits for hours: RabbitMQ closes the channel of a
+# worker that owes an answer for half an hour, others hand the task out again. Beat takes up a run
+# that was killed.
+@shared_task(
+    acks_late=False, time_limit=SECONDS_FOR_A_CYCLE, soft_time_limit=SECONDS_FOR_A_CYCLE - 60
+)
 def issue_invoices(cycle: str = "") -> None:
-    """Bill a cycle such as "2026-10"; without one, the month that ended, unless that is done.
+    """Bill a cycle such as "2026-10"; without one, the month that ended, unless that is done, and
+    whatever was begun.
 
-    Beat asks every hour, so a run that was killed is taken up again within the hour.
+    Beat asks every hour, so a run that was killed is taken up again within the hour; one that is
+    at work is left alone.
     """
     now = clock.now()
     if cycle:
         billrun.bill_cycle(cycle=periods.parse_cycle(cycle), now=now)
         return
+    if billrun.is_at_work():
+        return
     ended = periods.previous_cycle(periods.cycle_of(now))
-    if now >= periods.cycle_end(ended) + ISSUE_FROM and not billrun.is_done(cycle=ended):
-        billrun.bill_cycle(cycle=ended, now=now)
+    due = now >= periods.cycle_end(ended) + ISSUE_FROM and not billrun.is_done(cycle=ended)
+    # The oldest first, since a later run would put what is left of it on its own invoices.
+    for open_cycle in sorted({*billrun.begun(), *([ended] if due else [])}):
+        billrun.bill_cycle(cycle=open_cycle, now=now)
 
 
 @shared_task
