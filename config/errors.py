@@ -8,6 +8,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.defaults import server_error
+from kombu.exceptions import OperationalError as BrokerAway
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -66,7 +67,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def failed(request: HttpRequest) -> HttpResponse:
-    """handler500: 503 with Retry-After while the database is away, else the 500 it is."""
+    """handler500: 503 with Retry-After while database or broker is away, else the 500 it is."""
     error = sys.exc_info()[1]
     response = problem_response(error) if isinstance(error, Exception) else None
     if response is not None and response.status_code == http.HTTPStatus.SERVICE_UNAVAILABLE:
@@ -91,6 +92,10 @@ def _problem(exc: Exception) -> dict[str, Any] | None:
         logger.warning("the database is away or busy: %s", exc)
         # Whether it was stored is not known when the connection was lost in the commit.
         detail = "The database is away or busy. Send the same again, with its ids: it counts once."
+        return _body(503, "unavailable", detail) | _retry(503)
+    if isinstance(exc, BrokerAway):
+        logger.warning("the broker is away: %s", exc)
+        detail = "The queue of background work is away. Send the same again: it is done once."
         return _body(503, "unavailable", detail) | _retry(503)
     return None
 

@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.http import Http404, HttpRequest
 from django.test import Client, RequestFactory
+from kombu.exceptions import OperationalError as BrokerAway
 from rest_framework import exceptions, serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -182,6 +183,13 @@ def failed_page(error: Exception, path: str) -> Any:
 def test_a_page_too_says_503_while_the_database_is_away() -> None:
     response = failed_page(away(psycopg.errors.AdminShutdown), "/")
     assert (response.status_code, response["Retry-After"]) == (503, "2")
+
+
+def test_a_broker_that_is_away_asks_to_come_again() -> None:
+    away = BrokerAway("[Errno 111] Connection refused")
+    for response in (answer_to(away), failed_page(away, "/admin/")):
+        assert (response.status_code, response["Retry-After"]) == (503, "2")
+    assert answer_to(away).data["code"] == "unavailable"
 
 
 def test_a_failure_under_the_api_tells_nothing_but_that_it_failed() -> None:

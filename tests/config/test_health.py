@@ -31,10 +31,11 @@ def test_readyz_names_a_migration_that_is_missing(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1/tokenpack"])
 def test_readyz_names_a_broker_that_is_away(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr(app.conf, "broker_read_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(app.conf, "broker_read_url", address)
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["parts"] == {
