@@ -10,6 +10,7 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         import config.celery  # noqa: F401 (makes it the app that shared tasks go to)
+        import config.checks  # noqa: F401 (registers them)
         from config.columns import label_fields
 
         label_fields()
