@@ -36,8 +36,8 @@ def all_programs(*, logs: Path | None = None) -> list[Program]:
     for_web = {
         "DATABASE_POOL": str(WEB_CONNECTIONS),
         "WEB_LANES": str(WEB_LANES),
-        # Of glibc's allocator: each of many threads would keep the pieces of large bodies in an
-        # arena of its own, and a process would grow by a third within minutes.
+        # Of glibc's allocator: else the many threads keep the pieces of large bodies in sixteen
+        # arenas, and a process grows by a third within minutes.
         "MALLOC_ARENA_MAX": "2",
     }
     commands = {"web": web(), "worker": worker(), "beat": beat()}
