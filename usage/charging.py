@@ -14,8 +14,9 @@ import msgspec
 
 from . import enforcement, limit_usage
 from .database import Cursor, array, copied_time, copy_lines, copy_rows
-from .locking import Profile, Standing, lock_standing
+from .locking import lock_standing
 from .periods import cycle_of
+from .standing import Profile, Standing
 from .waterfall import OpenBucket, burn
 
 # The periods whose buckets are closed already: usage of such a time comes late.

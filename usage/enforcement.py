@@ -13,10 +13,11 @@ from django.db import transaction
 
 from . import callbacks, notices
 from .database import ADVISORY_LOCK, BLOCK_FEED, Cursor, copied_time, fast_cursor
-from .locking import Profile, Standing, lock_profiles, lock_standing
+from .locking import lock_profiles, lock_standing
 from .models import BlockChange
 from .notices import Reached
 from .periods import cycle_of, day_of, minute_of_day
+from .standing import Profile, Standing
 from .waterfall import OpenBucket
 
 SET_BLOCKED = """

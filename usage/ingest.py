@@ -24,10 +24,11 @@ from .database import Cursor, copy_rows, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .enforcement import block
 from .identity import Verdict, judge
-from .locking import Owners, Profile, lock_owners, lock_shared, read_own
+from .locking import Owners, lock_owners, lock_shared, read_own
 from .models import Node, UsageBatch
 from .periods import day_of
 from .remembering import Hold, Memory
+from .standing import Profile
 from .waterfall import OpenBucket
 
 # As many events as are worth a second transaction rather than waiting for whoever is locked.

@@ -20,10 +20,11 @@ from . import callbacks
 from .database import Cursor, fast_cursor
 from .enforcement import reconsider
 from .ledger import Grant, GrantReused, open_bucket
-from .locking import Profile, lock_owners, lock_pools, lock_profiles
+from .locking import lock_owners, lock_pools, lock_profiles
 from .models import UNCAPPED, Bucket, ChargingProfile, Pool, PoolMember, PoolUsage
 from .periods import next_cycle
 from .profiles import refuse_unknown
+from .standing import Profile
 
 MOST_MEMBERS_LOOKED_AT = 10_000  # after a grant; the sweep finds the others
 STEP = 100  # members locked together

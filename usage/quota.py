@@ -18,11 +18,12 @@ from .arriving import Arrival, Delivery, arrive, owners_of
 from .database import Cursor, fast_cursor
 from .decoding import Candidate, Refusal, read_events
 from .ingest import claim
-from .locking import Owners, Standing, lock_owners, lock_pools_of, lock_shared, read_own
+from .locking import Owners, lock_owners, lock_pools_of, lock_shared, read_own
 from .models import Node, QuotaSession, UsageBatch
 from .resolving import asks_now
 from .serving import Ask, Raced, serve
 from .sessions import Answer, Session, StoredAnswer
+from .standing import Standing
 
 __all__ = ["Answer", "Ask", "create", "release", "update"]
 

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from .database import Cursor, array
-from .locking import Profile
 from .resolving import Numbers
+from .standing import Profile
 from .waterfall import OpenBucket
 
 MOST_SUBSCRIBERS = 100_000  # about 1 KB each

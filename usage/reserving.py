@@ -13,10 +13,10 @@ from accounts.models import ApiKey
 from . import limits
 from .charging import priced_totals
 from .database import Cursor, copied_time
-from .locking import Profile, Standing
 from .models import ChargingProfile
 from .periods import cycle_of
 from .sessions import MT, Session, model_of, other_holds
+from .standing import Profile, Standing
 from .waterfall import burn
 
 Final = ChargingProfile.Final

@@ -12,10 +12,10 @@ from .arriving import Arrival
 from .charging import charge
 from .database import Cursor
 from .ingest import record, rows_of, write_events
-from .locking import Standing
 from .models import QuotaSession
 from .reserving import Granted
 from .sessions import Answer, Session
+from .standing import Standing
 
 State = QuotaSession.State
 

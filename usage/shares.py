@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from .database import copied_time
-from .locking import Membership, Taken
 from .models import Bucket, PoolMember, PoolUsage, QuotaSession
 from .models.pools import UNCAPPED
 from .periods import cycle_of, day_of, next_cycle
+from .standing import Membership, Taken
 from .waterfall import WHOLE_DAY, OpenBucket
 
 

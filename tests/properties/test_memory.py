@@ -13,8 +13,8 @@ from tests.usage.memories import remembered_rightly
 from usage import ingest as ingest_module
 from usage import proof
 from usage.database import Cursor
-from usage.locking import Profile
 from usage.remembering import Hold, Memory
+from usage.standing import Profile
 
 from .facts import BORN, GRANTED, STEP, WORDS, act, prepare
 from .world import BucketDraft, EventDraft, World, any_buckets, bounded
