@@ -11,7 +11,9 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-MAX_TOKENS = 10**12  # of one kind in one request: keeps every product inside 64 bits
+# Of one kind in one request: far above any real one, and the sums of the largest report stay inside
+# 64 bits.
+MAX_TOKENS = 10**10
 
 
 class Counts(NamedTuple):

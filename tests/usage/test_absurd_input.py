@@ -4,6 +4,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from rest_framework.test import APIClient
 
 from accounts import keys
@@ -11,9 +12,10 @@ from accounts.models import Account, Subscriber
 from config.errors import DomainError
 from usage import movements, periods, pools, proof
 from usage.ledger import MOST_MT, BucketFull, Grant
-from usage.models import Bucket, Pool
+from usage.models import Bucket, Node, Pool
+from usage.normalising import MAX_TOKENS
 
-from .conftest import END, NOON, START, client_of, give, left
+from .conftest import END, NOON, START, client_of, counts, event, give, left, send
 
 HUGE = [2**63, 10**30]
 SCOPES = ["adjustments:write", "accounts:read", "accounts:write"]
@@ -38,8 +40,8 @@ def pool(account: Account) -> Pool:
 
 
 def ask(client: APIClient, verb: str, path: str, body: dict[str, Any]) -> tuple[int, str]:
-    send = getattr(client, verb)
-    answer = send(f"/api/v1/{path}", body, format="json", headers={"idempotency-key": "k"})
+    call = getattr(client, verb)
+    answer = call(f"/api/v1/{path}", body, format="json", headers={"idempotency-key": "k"})
     return answer.status_code, answer.json()["code"]
 
 
@@ -121,3 +123,18 @@ def test_a_grant_is_no_larger_than_a_bucket_may_be(bare: Subscriber, pool: Pool)
     with pytest.raises(DomainError):
         pools.grant_to_pool(wanted=wanted, now=NOON)
     assert not Bucket.objects.exists()
+
+
+def test_the_sums_of_many_requests_of_the_largest_size_stay_within_64_bits(
+    node: Node, subscriber: Subscriber, month: Bucket
+) -> None:
+    """300 of them, charged by ten and forty; a report of all 10,000 fits as well."""
+    usage = {"prompt_tokens": MAX_TOKENS, "completion_tokens": MAX_TOKENS}
+    events = [event(f"e{number}", usage=usage, model="heavy") for number in range(300)]
+    result = send(node, *events)
+    each_mt = MAX_TOKENS * (10_000 + 40_000)
+    assert counts(result) == (300, 0, 0, 0)
+    assert result.tally.accepted_mt == 300 * each_mt
+    assert result.tally.uncovered_mt == 300 * each_mt - 1_000_000
+    assert settings.USAGE_MAX_EVENTS * each_mt < 2**63
+    assert left(month) == 0 and proof.verify() == []
